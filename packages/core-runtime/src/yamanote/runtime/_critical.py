@@ -1,0 +1,104 @@
+"""Critical section: mutual exclusion that finalizers may ask for as well.
+
+Invariant: work that is handed to `run` is done exactly once, inside the section, and never in the middle of other
+work; `run` never blocks. What is put into `afterwards` is called exactly once, outside of the section.
+
+A finalizer, or the clean-up of a coroutine that is thrown away, can begin at any bytecode of any thread: also while
+that very thread is inside, half-way through something. To wait for the lock there would be a dead-lock, and to go on
+would find things half done. So it leaves its work here, and whoever is inside does it on the way out. No work can be
+left lying: either who brings it gets the lock, or its holder has yet to look.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from threading import RLock
+
+__all__ = ["CriticalSection"]
+
+_PATIENCE = 1.0
+"""Seconds. What is done inside takes microseconds."""
+
+
+class CriticalSection:
+    """A context manager for what needs more than one atomic operation. Never held across an await.
+
+    Work that must not begin in the middle of other work, but may be brought by a finalizer that did, goes through
+    `run`; inside a `with` block, that means at its end.
+    """
+
+    __slots__ = ("_acquire", "_depth", "_release", "_work", "afterwards")
+
+    afterwards: deque[Callable[[], object]]
+    """Calls into foreign code (hooks, destructors of items), which must not run inside. Append to it inside."""
+
+    def __init__(self) -> None:
+        lock = RLock()
+        self._acquire = lock.acquire
+        self._release = lock.release
+        self._depth = 0  # how often the thread that is inside has entered
+        self._work: deque[Callable[[], object]] = deque()
+        self.afterwards = deque()
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Do `work` inside, as soon as nobody else is: now, or when whoever is inside leaves. Never blocks."""
+        self._work.append(work)
+        self._catch_up()
+
+    def do(self, work: Callable[[], object]) -> None:
+        """`run`, but wait for other threads: when this returns `work` is done, unless this very thread is inside."""
+        self._work.append(work)
+        # Whoever is inside for so long waits for this thread, through finalizers that began in two sections at once.
+        if self._acquire(True, _PATIENCE):
+            self._depth += 1
+            self.leave()
+
+    def try_enter(self) -> bool:
+        """Enter, if nobody is inside, this thread included: then `leave` must follow. Otherwise there is `run`."""
+        if not self._acquire(False):
+            return False
+        if self._depth:
+            self._release()
+            return False
+        self._depth = 1
+        return True
+
+    def leave(self) -> None:
+        """The end of `try_enter`."""
+        work = self._work
+        try:
+            while work and self._depth == 1:
+                _call(work.popleft())
+        finally:
+            self._depth -= 1
+            outermost = not self._depth
+            self._release()
+        if outermost and (work or self.afterwards):
+            self._catch_up()
+
+    def __enter__(self) -> None:
+        self._acquire()
+        self._depth += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.leave()
+
+    def _catch_up(self) -> None:
+        while self._work and self.try_enter():
+            self.leave()
+        while self.afterwards and not self._depth:
+            try:
+                call = self.afterwards.popleft()
+            except IndexError:  # another thread was faster
+                return
+            _call(call)
+
+
+def _call(work: Callable[[], object]) -> None:
+    """Whoever does this work on the way out has not brought it, and must not get its error."""
+    try:
+        work()
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)

@@ -1,0 +1,250 @@
+"""Cancel scope: a block of code that can be cancelled, by a deadline or by hand, without cancelling its task.
+
+Invariant: `task.cancelling()` is the same after the block as before it; a request is delivered at most once; the scope
+swallows the CancelledError of its own request and no other, and when a request from outside arrives as well, that one
+goes on.
+
+A running task is never cancelled directly: on 3.11 and 3.12 nothing takes back a cancellation that has not been thrown
+yet, so a block that ends without another await would leak it into the code behind. Every delivery is a callback of the
+loop. It finds the task suspended inside the block, or the block closed, and then it does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError
+from types import TracebackType
+from typing import Any, final
+
+__all__ = ["CancelScope"]
+
+# The innermost open scope with `shield=True` of each task that has one. Almost always empty.
+_shields: dict[asyncio.Task[Any], CancelScope] = {}
+
+
+@final
+class CancelScope:
+    """A block that can be cancelled: ``with CancelScope(deadline=loop.time() + 5) as scope: ...``.
+
+    When it is cancelled, the running await inside raises CancelledError, once; the `with` statement swallows it, and
+    `cancelled_caught` says so. A block that handles the CancelledError and goes on is not cancelled a second time.
+
+    With `shield=True` the block is protected from the scopes around it in the same task: their cancellation is
+    delivered when the block has ended. It is not protected from `task.cancel()`.
+
+    **Threads:** `cancel` may be called from any thread; everything else belongs to the task.
+
+    >>> import asyncio
+    >>> from yamanote.runtime import CancelScope, run
+    >>> async def example():
+    ...     with CancelScope() as scope:
+    ...         scope.cancel()
+    ...         await asyncio.sleep(3600)
+    ...     return scope.cancelled_caught
+    >>> run(example())
+    True
+    """
+
+    __slots__ = (
+        "_around",
+        "_called",
+        "_cancelling",
+        "_caught",
+        "_deadline",
+        "_delivered",
+        "_held",
+        "_reason",
+        "_shield",
+        "_task",
+        "_timer",
+        "_used",
+    )
+
+    def __init__(self, deadline: float | None = None, *, shield: bool = False) -> None:
+        self._deadline = deadline
+        self._shield = shield
+        self._called = False
+        self._caught = False
+        self._delivered = False
+        self._used = False
+        self._reason: str | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        # The innermost shield that is no business of this scope: the one around it, or itself.
+        self._around: CancelScope | None = None
+        self._held: list[CancelScope] | None = None
+
+    def __enter__(self) -> CancelScope:
+        if self._used:
+            raise RuntimeError("a CancelScope can be entered only once")
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a CancelScope can be entered only in a task")
+        self._used = True
+        self._task = task
+        self._cancelling = task.cancelling()
+        if self._shield:
+            self._held = []
+            self._around = _shields.get(task)
+            _shields[task] = self
+        elif _shields:
+            self._around = _shields.get(task)
+        if self._called:
+            task.get_loop().call_soon(self._deliver)
+        elif self._deadline is not None:
+            self._arm(self._deadline)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        task = self._task
+        if task is None:
+            raise RuntimeError("this CancelScope is not open")
+        self._task = None  # from here on a delivery that is still on its way does nothing
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._held is not None:
+            self._unshield(task, self._held)
+        if not self._delivered:
+            return False
+        others = task.cancelling() - self._cancelling
+        # Less than one: somebody inside has taken our request back already.
+        if others > 0:
+            others -= 1
+            task.uncancel()
+        if not isinstance(error, CancelledError):
+            return False
+        if others > 0 and not (others == 1 and getattr(task, "_must_cancel", False)):
+            # Somebody outside wants to cancel the task too, and this is all that he gets.
+            return False
+        # In the case of `_must_cancel` the request from outside has been made in this very step: the task itself will
+        # raise it at the next await, so the error at hand is ours alone.
+        self._caught = True
+        return True
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel the block: at its next await, or the one that it waits in. Later calls do nothing.
+
+        Before the block is entered this cancels its first await; after it has ended nothing happens.
+
+        **Threads:** may be called from any thread.
+        """
+        if self._called:
+            return
+        self._reason = reason
+        self._called = True
+        task = self._task
+        if task is None:
+            return
+        loop = task.get_loop()
+        if asyncio._get_running_loop() is loop:
+            loop.call_soon(self._deliver)
+        else:
+            try:
+                loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:  # the loop is closed: nothing will ever run in the block again
+                pass
+
+    @property
+    def deadline(self) -> float | None:
+        """When the block is cancelled, on the loop's clock (`loop.time()`), in seconds; None for never.
+
+        It can be moved while the block is open; once the block is cancelled that has no effect.
+        """
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        if self._task is None or self._called:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._arm(deadline)
+
+    @property
+    def shield(self) -> bool:
+        """Whether the block is protected from the scopes around it."""
+        return self._shield
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether the block has been cancelled, by `cancel` or by its deadline, even if it ended first."""
+        return self._called
+
+    @property
+    def cancelled_caught(self) -> bool:
+        """Whether the block was ended by its cancellation: its CancelledError arrived here and was swallowed."""
+        return self._caught
+
+    @property
+    def reason(self) -> str | None:
+        """What `cancel` was given; ``"deadline passed"`` when it was the deadline."""
+        return self._reason
+
+    def _arm(self, deadline: float) -> None:
+        assert self._task is not None
+        loop = self._task.get_loop()
+        if deadline > loop.time():
+            self._timer = loop.call_at(deadline, self._expire)
+        else:
+            # Before any step of the task that its next await may schedule.
+            self._timer = loop.call_soon(self._expire)  # type: ignore[assignment]
+
+    def _expire(self) -> None:
+        self._timer = None
+        if not self._called:
+            self._reason = "deadline passed"
+            self._called = True
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Cancel the task, which is suspended in the block: callbacks of a loop never run inside a step."""
+        task = self._task
+        if task is None or self._delivered:
+            return
+        if _shields:
+            shield = _shields.get(task)
+            if shield is not None and shield is not self._around and shield is not self:
+                assert shield._held is not None
+                shield._held.append(self)
+                return
+        self._delivered = task.cancel(self._reason)
+
+    def _unshield(self, task: asyncio.Task[Any], held: list[CancelScope]) -> None:
+        if self._around is None:
+            _shields.pop(task, None)
+        else:
+            _shields[task] = self._around
+        for scope in held:
+            task.get_loop().call_soon(scope._deliver)
+
+    def _raise_again(self, task: asyncio.Task[Any]) -> None:
+        """For a task group, which had to raise errors in place of a cancellation from outside the scope.
+
+        That is raised once more at the next await, unless all who made a request since the scope was entered have
+        taken it back by then.
+        """
+        task.get_loop().call_soon(self._raise_again_now, task)
+
+    def _raise_again_now(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelling() > self._cancelling:
+            task.uncancel()
+            task.cancel()
+
+    def __repr__(self) -> str:
+        if not self._used:
+            state = "new"
+        elif self._task is not None:
+            state = "open"
+        else:
+            state = "closed"
+        if self._called:
+            state += ", cancelled"
+        if self._shield:
+            state += ", shield"
+        return f"<CancelScope {state} deadline={self._deadline}>"

@@ -1,0 +1,193 @@
+"""Cancellation token: a switch that is turned once, and that tasks and threads can watch.
+
+Invariant: a token that is cancelled stays so, with the reason that came first; when `cancel` returns, every token below
+is cancelled too and every waiter of all of them has been woken. A token knows those below it only weakly, they know it
+strongly: what nobody can watch any more is forgotten, and no chain between two tokens that are in use breaks.
+
+No locks: whoever waits, or is born, enters itself *and then* looks whether the token has been cancelled; whoever
+cancels turns the switch *and then* looks who has entered. One of the two sees the other. Settling twice is impossible,
+and cancelling a child twice means nothing.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import Any, TypeVar, final
+
+from yamanote.runtime._scope import CancelScope
+from yamanote.runtime._spawn import as_coroutine
+from yamanote.runtime._waiter import Waiter, park, park_thread
+
+__all__ = ["CancellationToken", "CancellationTokenGuard"]
+
+T = TypeVar("T")
+
+
+@final
+class CancellationToken:
+    """Tells tasks and threads that it is time to stop. It asks; nobody is interrupted, unless it chooses to be.
+
+    Tokens form a tree: cancelling one cancels all those below it, and none above.
+
+    **Threads:** every method may be called from any thread.
+
+    >>> import asyncio
+    >>> from yamanote.runtime import CancellationToken, run
+    >>> async def example():
+    ...     token = CancellationToken()
+    ...     asyncio.get_running_loop().call_soon(token.cancel, "enough")
+    ...     await token.child_token().cancelled()
+    ...     return token.reason
+    >>> run(example())
+    'enough'
+    """
+
+    __slots__ = ("__weakref__", "_children", "_parent", "_reasons", "_waiters")
+
+    def __init__(self) -> None:
+        self._parent: CancellationToken | None = None
+        # The first is the reason; any makes it cancelled. Appending is atomic, so the two cannot be seen apart.
+        self._reasons: list[str | None] = []
+        self._waiters: list[Waiter[Any]] = []
+        self._children: set[weakref.ref[CancellationToken]] = set()
+
+    def child_token(self) -> CancellationToken:
+        """A token that is cancelled when this one is, or alone. Below a cancelled token it is born cancelled."""
+        child = CancellationToken()
+        child._parent = self
+        if not self._reasons:
+            self._children.add(weakref.ref(child, self._children.discard))
+        if self._reasons:
+            child._reasons.append(self._reasons[0])
+        return child
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel this token and all below it. When it was cancelled before, nothing changes, the reason neither."""
+        tokens = [self]
+        while tokens:
+            token = tokens.pop()
+            if not token._reasons:
+                token._reasons.append(reason)
+            token._wake_waiters()
+            if token._children:
+                tokens += [child for ref in token._children.copy() if (child := ref()) is not None]
+
+    def is_cancelled(self) -> bool:
+        """Whether this token has been cancelled."""
+        return bool(self._reasons)
+
+    @property
+    def reason(self) -> str | None:
+        """What the first `cancel` was given; None as long as there was none."""
+        return self._reasons[0] if self._reasons else None
+
+    async def cancelled(self) -> None:
+        """Wait until the token is cancelled; at once, if it is. It never raises on its own account.
+
+        **Cancel safety:** nothing is lost. The token itself can take part in a `select`.
+        """
+        if not self._reasons:
+            await park(self)
+
+    def blocking_wait(self, timeout: float | None = None) -> bool:
+        """Block the calling thread until the token is cancelled, for at most `timeout` seconds; tell whether it is.
+
+        Raises RuntimeError in a thread that runs an event loop, unless it need not wait.
+        """
+        if not self._reasons:
+            try:
+                park_thread(self, timeout)
+            except TimeoutError:
+                return self.is_cancelled()
+        return True
+
+    async def run_until_cancelled(self, aw: Awaitable[T], /) -> T | None:
+        """Await `aw`, but cancel it, and return None, when the token is cancelled first.
+
+        It is awaited in the calling task. When the token is cancelled already, it does not even start. What it returns
+        or raises in spite of the cancellation goes through.
+        """
+        coroutine = as_coroutine(aw, "run_until_cancelled")
+        if self._reasons:
+            coroutine.close()
+            return None
+        with CancelScope() as scope:
+            waiter = _ScopeWaiter(scope, self)
+            self.register(waiter)
+            try:
+                return await coroutine
+            finally:
+                waiter.claim()
+                self.withdraw(waiter)
+        return None
+
+    def guard(self) -> CancellationTokenGuard:
+        """A context manager that cancels the token at the end of its block, unless it is disarmed."""
+        return CancellationTokenGuard(self)
+
+    def register(self, waiter: Waiter[Any], /) -> None:
+        self._waiters.append(waiter)
+        if self._reasons:
+            self._wake_waiters()
+
+    def withdraw(self, waiter: Waiter[Any], /) -> None:
+        try:
+            self._waiters.remove(waiter)
+        except ValueError:  # it has been woken, and took nothing that others want
+            pass
+
+    def _wake_waiters(self) -> None:
+        while self._waiters:
+            try:
+                waiter = self._waiters.pop(0)
+            except IndexError:  # another thread woke it
+                return
+            if waiter.claim():
+                waiter.settle(None)
+
+    def __repr__(self) -> str:
+        if not self._reasons:
+            return "<CancellationToken>"
+        reason = "" if self._reasons[0] is None else f": {self._reasons[0]}"
+        return f"<CancellationToken cancelled{reason}>"
+
+
+@final
+class CancellationTokenGuard:
+    """Cancels a token when its block ends, however it ends."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: CancellationToken) -> None:
+        self._token: CancellationToken | None = token
+
+    def disarm(self) -> None:
+        """Leave the token alone from now on."""
+        self._token = None
+
+    def __enter__(self) -> CancellationTokenGuard:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            self._token.cancel()
+
+
+@final
+class _ScopeWaiter(Waiter[None]):
+    """Waits by being cancelled."""
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: CancelScope, token: CancellationToken) -> None:
+        super().__init__([None])
+        self._scope = scope
+        self._token = token
+
+    def settle(self, value: None) -> None:
+        self.settled = True
+        self._scope.cancel(self._token.reason)

@@ -1,0 +1,269 @@
+"""Waiter: one parked party, a task on its loop or a plain thread.
+
+Invariant: a waiter is claimed at most once, and whoever claimed it settles it, once, with a value or an error. Whoever
+waits claims it too, when it gives up; the loser of that race finds it settled and gives back what it was handed.
+
+Everything that can be waited for is a `Selectable`: it knows how to register a waiter and how to withdraw one. That
+is enough for `park` (wait in a task), for `park_thread` (wait in a thread), and for a select over many of them, which
+registers one party everywhere through `branch`.
+
+Cost: parking allocates the waiter, its claim and a future; it makes one loop turn; nothing here takes a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from _thread import allocate_lock
+from asyncio import _get_running_loop
+from typing import Any, Generic, Protocol, TypeVar
+
+__all__ = ["Selectable", "TaskWaiter", "ThreadWaiter", "Waiter", "park", "park_thread", "refuse_loop_thread"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Waiter(Generic[T]):
+    """One parked party, seen from one thing that it waits for.
+
+    The primitive that has something for it calls `claim`, and only if that returns true `settle` or `fail`, all under
+    the primitive's own mutex. `settled` may be read under that mutex.
+    """
+
+    __slots__ = ("_claim", "error", "operation", "settled", "value")
+
+    value: T
+    """What it was handed. Unset before it is settled."""
+    error: BaseException | None
+    settled: bool
+    """Whether it was given a value or an error, through *this* branch."""
+    operation: Any
+    """What it waits for, for primitives whose waiters ask for different things; theirs to set."""
+
+    def __init__(self, claim: list[None]) -> None:
+        # One element for the one who claims: `list.pop` is atomic on every build of CPython, with the GIL and without.
+        self._claim = claim
+        self.error = None
+        self.settled = False
+
+    def claim(self) -> bool:
+        """Take the right to settle this party: true for one caller only, and false when nobody waits any more."""
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        return True
+
+    def settle(self, value: T) -> None:
+        """Hand `value` over and wake the party. Only for who claimed it. Never raises."""
+        raise NotImplementedError
+
+    def hand(self, value: T) -> bool:
+        """`claim`, and if that returns true `settle`, in one call."""
+        if not self.claim():
+            return False
+        self.settle(value)
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Like `settle`, with an error that the waiting call will raise. Give each waiter an instance of its own."""
+        raise NotImplementedError
+
+    def result(self) -> T:
+        """Return what it was handed, or raise the error that it was handed."""
+        if self.error is None:
+            return self.value
+        try:
+            raise self.error
+        finally:
+            del self  # the error refers to this frame, and the waiter to the error
+
+    def branch(self) -> Waiter[Any]:
+        """The same party once more, to be registered elsewhere: whichever is claimed first, the others are dead."""
+        raise NotImplementedError
+
+
+class TaskWaiter(Waiter[T]):
+    """A waiter for the running task (more exactly: for whoever awaits `future`, on the running loop)."""
+
+    __slots__ = ("_loop", "future")
+
+    future: asyncio.Future[None]
+    """Done as soon as the waiter is settled: what the party awaits."""
+
+    def __init__(self) -> None:
+        self._claim = [None]
+        self._loop = loop = asyncio.get_running_loop()
+        self.future = loop.create_future()
+        self.error = None
+        self.settled = False
+
+    def branch(self) -> TaskWaiter[Any]:
+        twin: TaskWaiter[Any] = TaskWaiter.__new__(TaskWaiter)
+        twin._claim = self._claim
+        twin._loop = self._loop
+        twin.future = self.future
+        twin.error = None
+        twin.settled = False
+        return twin
+
+    def claim(self) -> bool:
+        # A task that was cancelled, but has not run since, waits no longer; on a closed loop nobody ever runs again.
+        if self.future.done() or self._loop.is_closed():
+            return False
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        return True
+
+    def settle(self, value: T) -> None:
+        self.value = value
+        self.settled = True
+        if _get_running_loop() is self._loop:
+            self.future.set_result(None)
+        else:
+            self._wake_from_outside()
+
+    def hand(self, value: T) -> bool:
+        # `claim` and `settle` once more, without the calls: this is how nearly everything is handed over.
+        future = self.future
+        loop = self._loop
+        if future.done() or loop.is_closed():
+            return False
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        self.value = value
+        self.settled = True
+        if _get_running_loop() is loop:
+            future.set_result(None)
+        else:
+            self._wake_from_outside()
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.settled = True
+        if _get_running_loop() is self._loop:
+            self.future.set_result(None)
+        else:
+            self._wake_from_outside()
+
+    def _wake_from_outside(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(_finish, self.future)
+        except RuntimeError:
+            # Closed since the claim. What was handed over comes back when the coroutine is thrown away.
+            pass
+
+
+class ThreadWaiter(Waiter[T]):
+    """A waiter for the calling thread."""
+
+    __slots__ = ("_sleep",)
+
+    def __init__(self) -> None:
+        super().__init__([None])
+        self._sleep = allocate_lock()
+        self._sleep.acquire()
+
+    def branch(self) -> ThreadWaiter[Any]:
+        twin: ThreadWaiter[Any] = ThreadWaiter.__new__(ThreadWaiter)
+        Waiter.__init__(twin, self._claim)
+        twin._sleep = self._sleep
+        return twin
+
+    def sleep(self, timeout: float | None = None) -> bool:
+        """Block until the waiter is settled, for at most `timeout` seconds; tell whether it was."""
+        return self._sleep.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+
+    def settle(self, value: T) -> None:
+        self.value = value
+        self.settled = True
+        self._sleep.release()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.settled = True
+        self._sleep.release()
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():  # the task may have been cancelled meanwhile
+        future.set_result(None)
+
+
+class Selectable(Protocol[T_co]):
+    """Something that can be waited for: a receiver, a lock, an event, a timer, a task.
+
+    Both methods may be called from any thread. They never block and never suspend.
+    """
+
+    def register(self, waiter: Waiter[Any], /) -> None:
+        """Queue `waiter`, last; then look again whether it can be served, and settle it at once if so."""
+
+    def withdraw(self, waiter: Waiter[Any], /) -> None:
+        """Forget `waiter`, which somebody else has claimed by now.
+
+        When it was settled through this very registration, take back what it was handed, put it to the front, and
+        serve the next waiter with it.
+        """
+
+
+async def park(operation: Selectable[T]) -> T:
+    """Wait for `operation` in the running task.
+
+    Returns what it hands over and raises the error that it fails with. Cancel safe: what had been handed over when the
+    cancellation came goes back through `Selectable.withdraw`.
+    """
+    waiter: TaskWaiter[T] = TaskWaiter()
+    operation.register(waiter)
+    if not waiter.settled:
+        try:
+            await waiter.future
+        except BaseException:  # GeneratorExit too: a coroutine that is thrown away must not keep what it was handed
+            waiter.claim()
+            operation.withdraw(waiter)
+            raise
+    if waiter.error is None:
+        return waiter.value
+    try:
+        raise waiter.error
+    finally:
+        del waiter  # the error refers to this frame, and the waiter to the error
+
+
+def park_thread(operation: Selectable[T], timeout: float | None = None) -> T:
+    """Wait for `operation` in the calling thread, for at most `timeout` seconds.
+
+    Raises TimeoutError when the time is over, and RuntimeError in a thread that runs an event loop, which would stop.
+    """
+    refuse_loop_thread()
+    waiter: ThreadWaiter[T] = ThreadWaiter()
+    operation.register(waiter)
+    try:
+        woken = waiter.sleep(timeout)
+    except BaseException:  # KeyboardInterrupt
+        waiter.claim()
+        operation.withdraw(waiter)
+        raise
+    if not woken and waiter.claim():
+        operation.withdraw(waiter)
+        raise TimeoutError(f"nothing within {timeout} seconds")
+    if not woken:  # it was claimed at the last moment: the value is on its way
+        waiter.sleep()
+    try:
+        return waiter.result()
+    finally:
+        del waiter  # the error refers to this frame, and the waiter to the error
+
+
+def refuse_loop_thread() -> None:
+    """Raise RuntimeError, with advice, when the calling thread runs an event loop."""
+    if _get_running_loop() is not None:
+        raise RuntimeError(
+            "this call would block the event loop of its own thread: await the call without `blocking`, "
+            "or make it in another thread (`spawn_blocking`)"
+        )

@@ -1,0 +1,705 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import sys
+import threading
+import tracemalloc
+import weakref
+from typing import Any
+
+import pytest
+
+from yamanote.runtime import CancelScope, JoinError, TaskGroup, cancel_and_wait, run, scope, start_task, yield_now
+
+needs_eager = pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks start eagerly from 3.12 on")
+
+
+async def value_of(value: Any) -> Any:
+    await yield_now()
+    return value
+
+
+async def failing(error: BaseException) -> None:
+    await yield_now()
+    raise error
+
+
+def requests() -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
+
+
+async def test_the_block_ends_when_the_body_and_all_children_have_ended() -> None:
+    log: list[str] = []
+
+    async def child(name: str, turns: int) -> str:
+        for _ in range(turns):
+            await yield_now()
+        log.append(name)
+        return name
+
+    async with TaskGroup() as group:
+        handles = [group.spawn(child("slow", 5)), group.spawn(child("fast", 1))]
+        log.append("body")
+    log.append("after")
+    assert log == ["body", "fast", "slow", "after"]
+    assert [await handle for handle in handles] == ["slow", "fast"]
+
+
+async def test_an_empty_group_takes_no_loop_turn() -> None:
+    turns: list[int] = []
+    asyncio.get_running_loop().call_soon(turns.append, 1)
+    async with TaskGroup():
+        pass
+    assert turns == []
+
+
+async def test_children_have_tasks_with_names_and_contexts() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
+
+    async def child() -> tuple[str, str]:
+        task = asyncio.current_task()
+        assert task is not None
+        return task.get_name(), variable.get()
+
+    context = contextvars.copy_context()
+    context.run(variable.set, "given")
+    async with TaskGroup(limit=1) as group:
+        first = group.spawn(child(), name="first", context=context)
+        variable.set("when it was spawned")
+        second = group.spawn(child(), name="second")
+        third = group.spawn(child(), name="third", context=context)
+        variable.set("later")
+        assert [first.name, second.name] == ["first", "second"]
+    assert await first == ("first", "given")
+    assert await second == ("second", "when it was spawned")
+    assert await third == ("third", "given")
+
+
+async def test_children_can_spawn_siblings_while_the_block_waits() -> None:
+    log: list[str] = []
+
+    async def parent() -> None:
+        await yield_now()
+        group.spawn(child())
+
+    async def child() -> None:
+        await yield_now()
+        log.append("grandchild")
+
+    async with TaskGroup() as group:
+        group.spawn(parent())
+    assert log == ["grandchild"]
+
+
+# failures
+
+
+async def test_the_first_failure_cancels_the_others_and_the_body_and_all_errors_are_raised() -> None:
+    log: list[str] = []
+
+    async def sibling() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            log.append("sibling cancelled")
+            raise ArithmeticError("in clean-up")
+
+    with pytest.raises(ExceptionGroup, match="unhandled errors in a TaskGroup") as caught:
+        async with TaskGroup() as group:
+            group.spawn(sibling())
+            group.spawn(failing(LookupError("first")))
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                log.append("body cancelled")
+    assert [type(error) for error in caught.value.exceptions] == [LookupError, ArithmeticError]
+    assert sorted(log) == ["body cancelled", "sibling cancelled"]
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+    assert requests() == 0
+
+
+async def test_a_group_with_a_name_raises_errors_with_its_name() -> None:
+    with pytest.raises(ExceptionGroup, match=r"\(downloads\)"):
+        async with TaskGroup(name="downloads") as group:
+            group.spawn(failing(LookupError()))
+
+
+async def test_an_error_of_the_body_cancels_the_children_and_is_raised_with_theirs() -> None:
+    handle = None
+    with pytest.raises(ExceptionGroup) as caught:
+        async with TaskGroup() as group:
+            handle = group.spawn(asyncio.sleep(3600))
+            raise LookupError
+    assert [type(error) for error in caught.value.exceptions] == [LookupError]
+    assert handle is not None and handle.is_finished()
+
+
+async def test_a_child_that_is_cancelled_is_no_failure() -> None:
+    async with TaskGroup() as group:
+        handle = group.spawn(asyncio.sleep(3600))
+        other = group.spawn(value_of(1))
+        await yield_now()
+        handle.abort("not needed")
+    with pytest.raises(JoinError, match="not needed"):
+        await handle
+    assert await other == 1
+
+
+async def test_a_failed_child_whose_handle_was_awaited_fails_the_group_all_the_same_and_once() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with TaskGroup() as group:
+            handle = group.spawn(failing(LookupError()))
+            await handle
+    assert len(caught.value.exceptions) == 1
+    with pytest.raises(ExceptionGroup) as caught:
+        async with TaskGroup() as group:
+            handle = group.spawn(failing(LookupError()))
+            try:
+                await handle
+            except asyncio.CancelledError:
+                await handle
+    assert len(caught.value.exceptions) == 1
+    assert requests() == 0
+
+
+async def test_a_body_that_swallows_its_cancellation_loses_no_error() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with TaskGroup() as group:
+            group.spawn(failing(LookupError()))
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+            await yield_now()
+    assert len(caught.value.exceptions) == 1
+    assert requests() == 0
+
+
+async def test_errors_are_reported_nowhere_else() -> None:
+    contexts: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
+    with pytest.raises(ExceptionGroup):
+        async with TaskGroup(limit=1) as group:
+            group.spawn(value_of(1))
+            group.spawn(failing(LookupError()))
+    gc.collect()
+    assert contexts == []
+
+
+@pytest.mark.parametrize("fatal", [KeyboardInterrupt, SystemExit])
+def test_keyboard_interrupt_and_system_exit_of_a_child_come_out_bare(fatal: type[BaseException]) -> None:
+    ended: list[str] = []
+
+    async def example() -> None:
+        try:
+            async with TaskGroup() as group:
+                group.spawn(failing(fatal()))
+                group.spawn(failing(LookupError()))
+                await asyncio.sleep(3600)
+        except BaseException as error:
+            ended.append(type(error).__name__)
+            raise
+
+    with pytest.raises(fatal):
+        run(example())
+    assert ended == [fatal.__name__]
+
+
+async def test_keyboard_interrupt_of_the_body_comes_out_bare() -> None:
+    async def example() -> None:
+        async with TaskGroup() as group:
+            group.spawn(asyncio.sleep(3600))
+            raise KeyboardInterrupt
+
+    coroutine = example()
+    # By hand: a task would stop the loop of the test.
+    with pytest.raises(KeyboardInterrupt):
+        await coroutine
+
+
+# cancellation
+
+
+async def test_cancel_ends_the_block_without_an_error() -> None:
+    ended: list[str] = []
+
+    async def child() -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError as error:
+            await yield_now()
+            ended.append(str(error))
+            raise
+
+    async with TaskGroup() as group:
+        handle = group.spawn(child())
+        await yield_now()
+        group.cancel("enough")
+        group.cancel("again")
+        await asyncio.sleep(3600)
+        ended.append("never")
+    assert ended == ["enough"] and handle.is_finished()
+    assert requests() == 0
+    group.cancel()
+    await yield_now()
+    assert requests() == 0
+
+
+async def test_cancel_in_the_last_step_of_the_body_leaks_nothing() -> None:
+    async with TaskGroup() as group:
+        group.spawn(asyncio.sleep(3600))
+        group.cancel()
+    for _ in range(3):
+        await yield_now()
+    assert requests() == 0
+
+
+async def test_cancel_before_the_block_is_entered_cancels_its_first_await() -> None:
+    group = TaskGroup()
+    group.cancel()
+    log: list[str] = []
+
+    async def child() -> None:
+        log.append("started")
+
+    async with group:
+        handle = group.spawn(child())
+        log.append("body")
+        await asyncio.sleep(3600)
+        log.append("never")
+    assert log == ["body"] and handle.is_finished()
+
+
+async def test_cancel_from_a_child_and_from_a_thread() -> None:
+    async def child() -> str:
+        group.cancel()
+        return "value"
+
+    async with TaskGroup() as group:
+        handle = group.spawn(child())
+        await asyncio.sleep(3600)
+    assert await handle == "value"  # it ended before its next await
+    async with TaskGroup() as group:
+        group.spawn(asyncio.sleep(3600))
+        thread = threading.Thread(target=group.cancel)
+        thread.start()
+        await asyncio.sleep(3600)
+    thread.join()
+    assert requests() == 0
+
+
+async def test_a_child_of_a_cancelled_group_is_cancelled_before_its_first_instruction() -> None:
+    log: list[str] = []
+
+    async def child() -> None:
+        log.append("started")
+
+    for limit in (None, 1):
+        async with TaskGroup(limit=limit) as group:
+            group.cancel("enough")
+            handles = [group.spawn(child(), eager=True), group.spawn(child())]
+        assert log == []
+        for handle in handles:
+            with pytest.raises(JoinError):
+                await handle
+
+
+async def test_errors_in_clean_up_after_cancel_are_raised() -> None:
+    async def child() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise LookupError
+
+    with pytest.raises(ExceptionGroup):
+        async with TaskGroup() as group:
+            group.spawn(child())
+            await yield_now()
+            group.cancel()
+    assert requests() == 0
+
+
+async def test_a_cancellation_of_the_host_cancels_the_children_waits_for_them_and_goes_on() -> None:
+    log: list[str] = []
+
+    async def child() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await yield_now()
+            log.append("cleaned up")
+
+    async def in_the_body() -> None:
+        async with TaskGroup() as group:
+            group.spawn(child())
+            await asyncio.sleep(3600)
+
+    async def at_the_end() -> None:
+        async with TaskGroup() as group:
+            group.spawn(child())
+
+    for host in (in_the_body, at_the_end):
+        task = start_task(host())
+        await yield_now()
+        await yield_now()
+        task.cancel("from outside")
+        with pytest.raises(asyncio.CancelledError, match="from outside"):
+            await task
+    assert log == ["cleaned up"] * 2
+
+
+async def test_a_deadline_around_a_group_ends_it() -> None:
+    loop = asyncio.get_running_loop()
+    with CancelScope(loop.time()) as scope:
+        async with TaskGroup() as group:
+            handle = group.spawn(asyncio.sleep(3600))
+    assert scope.cancelled_caught and handle.is_finished()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            async with TaskGroup() as group:
+                group.spawn(asyncio.sleep(3600))
+    assert requests() == 0
+
+
+async def test_an_inner_group_that_fails_ends_the_outer_one_only_through_its_error() -> None:
+    async with TaskGroup() as outer:
+        with pytest.raises(ExceptionGroup):
+            async with TaskGroup() as inner:
+                inner.spawn(failing(LookupError()))
+                await asyncio.sleep(3600)
+        handle = outer.spawn(value_of(1))
+        await yield_now()
+    assert await handle == 1
+    assert requests() == 0
+
+
+async def test_a_request_that_was_absorbed_before_does_not_kill_the_host_when_a_group_fails() -> None:
+    async def host() -> str:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        with pytest.raises(ExceptionGroup):
+            async with TaskGroup() as group:
+                group.spawn(failing(LookupError()))
+        await yield_now()
+        await yield_now()
+        return "alive"
+
+    task = start_task(host())
+    await yield_now()
+    task.cancel()
+    assert await task == "alive"
+
+
+async def test_a_host_that_is_thrown_away_has_its_children_cancelled_and_their_errors_reported() -> None:
+    contexts: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
+    error = LookupError()
+
+    async def child() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise error
+
+    async def generator() -> Any:
+        async with TaskGroup() as group:
+            handles.append(group.spawn(child()))
+            yield 1
+
+    handles: list[Any] = []
+    items = generator()
+    await items.__anext__()
+    await yield_now()
+    with pytest.raises(GeneratorExit):
+        await items.athrow(GeneratorExit)
+    await cancel_and_wait(*handles)
+    await yield_now()
+    assert [context["exception"] for context in contexts] == [error]
+
+
+async def test_the_children_of_a_host_that_is_thrown_away_live_until_they_end() -> None:
+    futures: list[weakref.ref[asyncio.Future[None]]] = []
+    log: list[str] = []
+
+    async def child() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            futures.append(weakref.ref(future))
+            await future
+            log.append("cleaned up")
+
+    async def host(in_the_body: bool) -> None:
+        async with TaskGroup() as group:
+            group.spawn(child())
+            if in_the_body:
+                await asyncio.get_running_loop().create_future()
+
+    for in_the_body in (True, False):
+        coroutine = host(in_the_body)
+        coroutine.send(None)
+        await yield_now()
+        coroutine.close()
+        del coroutine
+        await yield_now()
+        await yield_now()
+        gc.collect()
+        future = futures.pop()()
+        assert future is not None
+        future.set_result(None)
+        del future
+        await yield_now()
+    assert log == ["cleaned up"] * 2
+
+
+# limit
+
+
+async def test_at_most_limit_children_run_at_once_and_they_start_in_order() -> None:
+    started: list[int] = []
+    running = 0
+
+    async def child(number: int) -> int:
+        nonlocal running
+        started.append(number)
+        running += 1
+        assert running <= 2
+        for _ in range(number % 3):
+            await yield_now()
+        running -= 1
+        return number
+
+    async with TaskGroup(limit=2) as group:
+        handles = [group.spawn(child(number)) for number in range(9)]
+        assert not handles[8].is_finished()
+        assert await handles[8] == 8
+    assert started == list(range(9))
+    assert [await handle for handle in handles] == list(range(9))
+
+
+async def test_try_spawn_refuses_what_would_have_to_wait() -> None:
+    async with TaskGroup(limit=1) as group:
+        handle = group.try_spawn(value_of(1))
+        assert handle is not None
+        assert group.try_spawn(value_of(2)) is None
+        await handle
+        await yield_now()
+        again = group.try_spawn(value_of(3))
+        assert again is not None
+    assert await again == 3
+
+
+async def test_a_queued_child_that_is_aborted_never_starts_and_frees_its_place() -> None:
+    log: list[int] = []
+
+    async def child(number: int) -> None:
+        log.append(number)
+        await yield_now()
+
+    async with TaskGroup(limit=1) as group:
+        handles = [group.spawn(child(number)) for number in range(4)]
+        handles[1].abort("changed my mind")
+        thread = threading.Thread(target=handles[2].abort)
+        thread.start()
+        thread.join()
+    assert log == [0, 3]
+    with pytest.raises(JoinError, match="changed my mind"):
+        await handles[1]
+    assert handles[2].is_finished()
+
+
+async def test_queued_children_of_a_group_that_ends_early_never_start() -> None:
+    log: list[int] = []
+
+    async def child(number: int) -> None:
+        log.append(number)
+        await asyncio.sleep(3600)
+
+    async with TaskGroup(limit=2) as group:
+        handles = [group.spawn(child(number)) for number in range(5)]
+        await yield_now()
+        group.cancel()
+    assert log == [0, 1]
+    for handle in handles:
+        with pytest.raises(JoinError):
+            await handle
+
+
+async def test_a_queued_child_that_runs_can_be_aborted_and_can_fail() -> None:
+    with pytest.raises(ExceptionGroup):
+        async with TaskGroup(limit=1) as group:
+            group.spawn(value_of(1))
+            handle = group.spawn(asyncio.sleep(3600), name="queued")
+            await yield_now()
+            await yield_now()
+            await yield_now()
+            handle.abort("stop")
+            with pytest.raises(JoinError, match="queued was cancelled: stop"):
+                await handle
+            group.spawn(value_of(1))
+            failed = group.spawn(failing(LookupError()))
+    with pytest.raises(LookupError):
+        await failed
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_refused(limit: int) -> None:
+    with pytest.raises(ValueError, match="limit must be at least 1"):
+        TaskGroup(limit=limit)
+
+
+# where children are refused
+
+
+async def test_a_group_that_is_not_open_takes_no_children() -> None:
+    group = TaskGroup()
+    with pytest.raises(RuntimeError, match="not open"):
+        group.spawn(value_of(1))
+    async with group:
+        with pytest.raises(RuntimeError, match="once"):
+            await group.__aenter__()
+    with pytest.raises(RuntimeError, match="not open"):
+        group.spawn(value_of(1))
+    with pytest.raises(RuntimeError, match="not open"):
+        group.try_spawn(value_of(1))
+    with pytest.raises(TypeError, match="not 3"):
+        group.spawn(3)  # type: ignore[arg-type]
+
+
+async def test_a_group_takes_no_children_from_another_loop() -> None:
+    errors: list[BaseException] = []
+
+    def elsewhere() -> None:
+        async def spawn_here() -> None:
+            group.spawn(value_of(1))
+
+        try:
+            run(spawn_here())
+        except RuntimeError as error:
+            errors.append(error)
+
+    async with TaskGroup() as group:
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    assert "another event loop" in str(errors[0])
+
+
+# eager
+
+
+@needs_eager
+async def test_eager_children_that_end_or_fail_at_once() -> None:
+    async def ready() -> int:
+        return 7
+
+    async def broken() -> None:
+        raise LookupError
+
+    async with TaskGroup() as group:
+        handle = group.spawn(ready(), eager=True)
+        assert handle.is_finished()
+    with pytest.raises(ExceptionGroup):
+        async with TaskGroup() as group:
+            group.spawn(broken(), eager=True)
+            await asyncio.sleep(3600)
+    assert requests() == 0
+
+
+@needs_eager
+async def test_an_eager_child_can_cancel_the_group_in_its_first_step_and_is_cancelled_too() -> None:
+    async def child() -> None:
+        group.cancel()
+        await asyncio.sleep(3600)
+
+    async with TaskGroup() as group:
+        group.spawn(child(), eager=True)
+    assert requests() == 0
+
+
+@needs_eager
+async def test_eager_children_count_against_the_limit_from_their_first_instruction() -> None:
+    async def nested(depth: int) -> None:
+        if depth:
+            group.spawn(nested(depth - 1), eager=True)
+        most.append(group._active)
+
+    most: list[int] = []
+    async with TaskGroup(limit=2) as group:
+        group.spawn(nested(5), eager=True)
+    assert max(most) <= 2 and len(most) == 6
+
+
+@needs_eager
+def test_groups_work_under_an_eager_task_factory() -> None:
+    async def example() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+
+        async def host() -> list[Any]:
+            async with TaskGroup(limit=2) as group:
+                handles = [group.spawn(value_of(number)) for number in range(4)]
+            with pytest.raises(ExceptionGroup):
+                async with TaskGroup() as group:
+                    group.spawn(failing(LookupError()))
+                    await asyncio.sleep(3600)
+            assert requests() == 0
+            return [await handle for handle in handles]
+
+        return await asyncio.create_task(host())
+
+    assert run(example()) == [0, 1, 2, 3]
+
+
+# long-lived groups
+
+
+async def test_memory_of_a_long_lived_group_stays_flat() -> None:
+    async def child() -> bytes:
+        return bytes(1000)
+
+    async with TaskGroup() as group:
+        sizes: list[int] = []
+        tracemalloc.start()
+        try:
+            for _ in range(3):
+                for _ in range(300):
+                    group.spawn(child())
+                    await yield_now()
+                await yield_now()
+                await yield_now()
+                gc.collect()
+                sizes.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+    assert sizes[2] - sizes[1] < 20_000
+
+
+async def test_it_shows_its_state() -> None:
+    group = TaskGroup(limit=1, name="workers")
+    assert repr(group) == "<TaskGroup 'workers' new running=0>"
+    async with group:
+        group.spawn(value_of(1))
+        group.spawn(value_of(1))
+        assert repr(group) == "<TaskGroup 'workers' open running=1 queued=1>"
+        group.cancel()
+        assert "cancelled" in repr(group)
+    assert "ended" in repr(group)
+
+
+async def test_a_scope_waits_for_its_children_and_loses_no_error() -> None:
+    async with scope() as s:
+        handle = s.spawn(value_of(1))
+    assert handle.is_finished()
+    with pytest.raises(ExceptionGroup):
+        async with scope(name="a scope") as s:
+            s.spawn(failing(LookupError()))
+    async with scope() as s:
+        handle = s.spawn(asyncio.sleep(3600))
+        s.cancel()
+    assert handle.is_finished()

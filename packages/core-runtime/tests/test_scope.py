@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+
+import pytest
+
+from yamanote.runtime import CancelScope, start_task, yield_now
+
+
+def requests() -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
+
+
+async def test_a_scope_that_is_not_cancelled_does_nothing() -> None:
+    with CancelScope() as scope:
+        await yield_now()
+    assert not scope.cancel_called and not scope.cancelled_caught and scope.reason is None
+    assert requests() == 0
+
+
+async def test_a_cancelled_scope_ends_its_block_and_says_so() -> None:
+    with CancelScope() as scope:
+        scope.cancel("enough")
+        await asyncio.sleep(3600)
+    assert scope.cancel_called and scope.cancelled_caught and scope.reason == "enough"
+    assert requests() == 0
+
+
+async def test_the_reason_is_the_message_of_the_cancellation_and_the_first_one_counts() -> None:
+    with CancelScope() as scope:
+        scope.cancel("first")
+        scope.cancel("second")
+        with pytest.raises(asyncio.CancelledError, match="first"):
+            await asyncio.sleep(3600)
+        await yield_now()  # delivered once
+    assert scope.reason == "first"
+    assert not scope.cancelled_caught
+    assert requests() == 0
+
+
+async def test_a_cancellation_that_was_not_delivered_does_not_leak_out_of_the_block() -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+    assert scope.cancel_called and not scope.cancelled_caught
+    for _ in range(3):
+        await yield_now()
+    assert requests() == 0
+
+
+async def test_a_block_that_swallows_its_cancellation_goes_on() -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+        await yield_now()
+        value = "went on"
+    assert value == "went on" and not scope.cancelled_caught
+    assert requests() == 0
+
+
+async def test_an_error_raised_while_the_block_is_cancelled_goes_on() -> None:
+    scope = CancelScope()
+    with pytest.raises(LookupError):
+        with scope:
+            scope.cancel()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                raise LookupError
+    assert not scope.cancelled_caught
+    assert requests() == 0
+
+
+async def test_a_block_that_takes_the_request_back_itself_leaves_the_count_as_it_was() -> None:
+    async def work() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        with CancelScope() as scope:
+            scope.cancel()
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                task.uncancel()
+        return task.cancelling()
+
+    task = start_task(work())
+    await yield_now()
+    task.cancel()
+    assert await task == 1
+
+
+async def test_a_cancellation_that_is_on_its_way_twice_is_delivered_once() -> None:
+    with CancelScope() as scope:
+        scope.cancel()
+        # What a thread does that cancels just when the block is entered.
+        asyncio.get_running_loop().call_soon(scope._deliver)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await yield_now()
+    assert requests() == 0
+
+
+async def test_requests_that_were_absorbed_before_do_not_disturb_a_scope() -> None:
+    async def work() -> int:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        with CancelScope() as scope:
+            scope.cancel()
+            await asyncio.sleep(3600)
+        assert scope.cancelled_caught
+        return requests()
+
+    task = start_task(work())
+    await yield_now()
+    task.cancel()
+    assert await task == 1
+
+
+async def test_a_foreign_cancelled_error_passes_through() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        with CancelScope():
+            await future
+    assert requests() == 0
+
+
+async def test_a_request_from_outside_in_the_same_turn_wins() -> None:
+    caught: list[bool] = []
+
+    async def work() -> None:
+        try:
+            with CancelScope() as scope:
+                loop.call_soon(scope.cancel)
+                await asyncio.sleep(3600)
+        finally:
+            caught.append(scope.cancelled_caught)
+            assert requests() == 1
+
+    loop = asyncio.get_running_loop()
+    task = start_task(work())
+    await yield_now()
+    await yield_now()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert caught == [False]
+
+
+async def test_a_request_that_the_running_task_makes_of_itself_at_the_end_of_the_block_is_delivered_once() -> None:
+    seen: list[str] = []
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with CancelScope() as scope:
+            scope.cancel()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                task.cancel()  # will be raised by the task itself, at its next await
+        assert scope.cancelled_caught
+        try:
+            await yield_now()
+        except asyncio.CancelledError:
+            seen.append("once")
+        await yield_now()
+        seen.append("no more")
+
+    await start_task(work())
+    assert seen == ["once", "no more"]
+
+
+async def test_a_deadline_cancels() -> None:
+    loop = asyncio.get_running_loop()
+    with CancelScope(loop.time() + 0.001) as scope:
+        await loop.create_future()
+    assert scope.cancelled_caught and scope.reason == "deadline passed"
+    assert requests() == 0
+
+
+async def test_a_deadline_in_the_past_cancels_the_next_await() -> None:
+    with CancelScope(asyncio.get_running_loop().time() - 1) as scope:
+        reached = True
+        await yield_now()
+        reached = False
+    assert reached and scope.cancelled_caught
+
+
+async def test_a_deadline_can_be_moved_and_removed_while_the_block_is_open() -> None:
+    loop = asyncio.get_running_loop()
+    with CancelScope(loop.time() + 3600) as scope:
+        assert scope.deadline is not None
+        scope.deadline = None
+        scope.deadline = loop.time()
+        await loop.create_future()
+    assert scope.cancelled_caught
+    with CancelScope(loop.time()) as scope:
+        scope.deadline = None
+        await yield_now()
+        await yield_now()
+    assert not scope.cancel_called and scope.deadline is None
+
+
+async def test_a_closed_scope_leaves_no_timer_and_no_reference_behind() -> None:
+    loop = asyncio.get_running_loop()
+    scope = CancelScope(loop.time() + 3600)
+    with scope:
+        pass
+    scope.deadline = loop.time()  # too late: nothing to cancel
+    scope.cancel()
+    await yield_now()
+    assert requests() == 0
+
+    async def shielded() -> None:
+        with CancelScope(shield=True):
+            pass
+
+    gone = weakref.ref(start_task(shielded()))
+    for _ in range(3):
+        await yield_now()
+    gc.collect()
+    assert gone() is None
+
+
+async def test_a_scope_that_was_cancelled_before_it_is_entered_cancels_the_first_await() -> None:
+    scope = CancelScope()
+    scope.cancel()
+    with scope:
+        await yield_now()
+        raise AssertionError("not cancelled")
+    assert scope.cancelled_caught
+
+
+async def test_a_scope_is_cancelled_from_another_thread() -> None:
+    with CancelScope() as scope:
+        thread = threading.Thread(target=scope.cancel, args=("from a thread",))
+        thread.start()
+        await asyncio.sleep(3600)
+    thread.join()
+    assert scope.cancelled_caught and scope.reason == "from a thread"
+
+
+def test_cancelling_after_the_loop_has_closed_does_nothing() -> None:
+    async def abandoned() -> None:
+        with scope:
+            await asyncio.sleep(3600)
+
+    scope = CancelScope()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(abandoned())
+    loop.run_until_complete(asyncio.sleep(0))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+    scope.cancel()
+    assert scope.cancel_called and not scope.cancelled_caught
+
+
+async def test_a_shield_holds_the_cancellation_of_the_scopes_around_it_until_it_ends() -> None:
+    log: list[str] = []
+    with CancelScope() as outer:
+        with CancelScope(shield=True) as shield:
+            assert shield.shield and not outer.shield
+            outer.cancel()
+            await yield_now()
+            await yield_now()
+            log.append("shielded")
+        log.append("between")
+        await yield_now()
+        log.append("never")
+    assert outer.cancelled_caught and log == ["shielded", "between"]
+    assert requests() == 0
+
+
+async def test_a_shield_does_not_protect_from_itself_nor_the_scopes_inside() -> None:
+    with CancelScope(shield=True) as shield:
+        with CancelScope() as inner:
+            inner.cancel()
+            await asyncio.sleep(3600)
+        assert inner.cancelled_caught
+        shield.cancel()
+        await asyncio.sleep(3600)
+    assert shield.cancelled_caught
+    assert requests() == 0
+
+
+async def test_a_shield_of_another_task_protects_nothing_here() -> None:
+    done = asyncio.Event()
+
+    async def shielded() -> None:
+        with CancelScope(shield=True):
+            await done.wait()
+
+    with CancelScope() as outer:
+        other = start_task(shielded())
+        await yield_now()
+        outer.cancel()
+        await asyncio.sleep(3600)
+    assert outer.cancelled_caught
+    done.set()
+    await other
+
+
+async def test_a_shield_does_not_protect_from_a_native_cancellation() -> None:
+    async def shielded() -> None:
+        with CancelScope(shield=True):
+            await asyncio.sleep(3600)
+
+    task = start_task(shielded())
+    await yield_now()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_scope_can_be_entered_once_and_only_in_a_task() -> None:
+    scope = CancelScope()
+    with scope:
+        with pytest.raises(RuntimeError, match="once"):
+            scope.__enter__()
+    with pytest.raises(RuntimeError, match="once"):
+        scope.__enter__()
+    with pytest.raises(RuntimeError, match="not open"):
+        scope.__exit__(None, None, None)
+    failed: list[BaseException] = []
+
+    def in_a_callback() -> None:
+        try:
+            CancelScope().__enter__()
+        except RuntimeError as error:
+            failed.append(error)
+
+    asyncio.get_running_loop().call_soon(in_a_callback)
+    await yield_now()
+    assert "in a task" in str(failed[0])
+
+
+async def test_it_shows_its_state() -> None:
+    scope = CancelScope(shield=True)
+    assert "new" in repr(scope)
+    with scope:
+        assert "open" in repr(scope) and "shield" in repr(scope)
+        scope.cancel()
+    assert "closed, cancelled" in repr(scope)
