@@ -1,0 +1,379 @@
+"""What locks and semaphores promise: order, weights, closing, cancellation, threads."""
+
+import asyncio
+import random
+import sys
+import threading
+
+import pytest
+
+from yamanote.runtime import BUDGET, CriticalSection, yield_now
+from yamanote.sync import Lock, Semaphore, SemaphoreClosed
+
+
+async def settled() -> None:
+    """Let every task run until it waits for somebody else."""
+    for _ in range(20):
+        await yield_now()
+
+
+async def count_turns(work) -> int:
+    turns = 0
+    done = False
+    loop = asyncio.get_running_loop()
+
+    def tick() -> None:
+        nonlocal turns
+        if not done:
+            turns += 1
+            loop.call_soon(tick)
+
+    loop.call_soon(tick)
+    await work
+    done = True
+    return turns
+
+
+each_lock = pytest.mark.parametrize("make", [Lock, lambda: Semaphore(1)], ids=["Lock", "Semaphore(1)"])
+
+
+@each_lock
+async def test_one_at_a_time_in_the_order_of_arrival(make):
+    lock = make()
+    order = []
+    inside = 0
+
+    async def work(name):
+        nonlocal inside
+        async with lock:
+            inside += 1
+            assert inside == 1
+            order.append(name)
+            await yield_now()
+            inside -= 1
+
+    await asyncio.gather(*map(work, range(20)))
+    assert order == list(range(20))
+    assert not lock.locked()
+
+
+@each_lock
+async def test_a_newcomer_takes_nothing_that_a_parked_party_was_woken_for(make):
+    lock = make()
+    await lock.acquire()
+    parked = asyncio.create_task(lock.acquire())
+    await settled()
+    lock.release()
+    assert not lock.try_acquire()
+    assert lock.locked()
+    await parked
+    lock.release()
+    assert lock.try_acquire()
+    lock.release()
+
+
+@each_lock
+async def test_uncontended_takes_no_turn_but_yields_once_in_a_while(make):
+    lock = make()
+
+    async def work(times):
+        for _ in range(times):
+            async with lock:
+                pass
+            await lock.acquire()
+            lock.release()
+
+    assert await count_turns(work(BUDGET // 4)) == 0
+    assert 8 <= await count_turns(work(5 * BUDGET)) <= 12
+
+
+@each_lock
+async def test_uncontended_takes_no_lock(make, monkeypatch):
+    lock = make()
+
+    def refuse(*_):
+        raise AssertionError("the ordinary path took the lock")
+
+    for method in ("try_enter", "run", "do", "__enter__"):
+        monkeypatch.setattr(CriticalSection, method, refuse)
+    for _ in range(10):
+        async with lock:
+            pass
+        await lock.acquire()
+        lock.release()
+
+
+@each_lock
+async def test_an_error_in_the_block_passes_and_releases(make):
+    lock = make()
+    with pytest.raises(ZeroDivisionError):
+        async with lock():
+            1 / 0  # noqa: B018 - raising is its use
+    assert not lock.locked()
+
+
+@each_lock
+@pytest.mark.parametrize("handed", [False, True], ids=["before it is handed over", "after it was handed over"])
+async def test_a_cancelled_waiter_passes_it_on(make, handed):
+    lock = make()
+    await lock.acquire()
+    first, second = asyncio.create_task(lock.acquire()), asyncio.create_task(lock.acquire())
+    await settled()
+    if handed:
+        lock.release()
+        first.cancel()
+    else:
+        first.cancel()
+        lock.release()
+    await asyncio.wait_for(second, 5)
+    assert first.cancelled()
+    lock.release()
+    assert not lock.locked()
+    assert lock.statistics().waiting == 0
+
+
+def test_releasing_a_lock_that_nobody_has_is_an_error():
+    lock = Lock()
+    with pytest.raises(RuntimeError, match="nobody"):
+        lock.release()
+
+
+@pytest.mark.parametrize(
+    ("permits", "error"), [(-1, ValueError), (1.5, TypeError), (True, TypeError), ("1", TypeError)]
+)
+def test_a_number_of_permits_that_makes_no_sense_is_refused(permits, error):
+    with pytest.raises(error, match="permits"):
+        Semaphore(permits)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_count_that_makes_no_sense_is_refused(count):
+    semaphore = Semaphore(1)
+    with pytest.raises(ValueError, match="count"):
+        semaphore.acquire_many(count)
+    with pytest.raises(ValueError, match="count"):
+        semaphore.release(count)
+
+
+async def test_a_small_want_does_not_overtake_a_big_one():
+    semaphore = Semaphore(3)
+    await semaphore.acquire_many(2)
+    big = asyncio.create_task(semaphore.acquire_many(3)._acquire())
+    await settled()
+    small = asyncio.create_task(semaphore.acquire())
+    await settled()
+    assert semaphore.value == 1
+    assert not small.done()
+    assert not semaphore.try_acquire()
+    semaphore.release(2)
+    await big
+    assert not small.done()
+    semaphore.release(3)
+    await small
+    assert semaphore.value == 2
+
+
+async def test_who_stands_behind_a_cancelled_big_want_is_served():
+    semaphore = Semaphore(1)
+    big = asyncio.create_task(semaphore.acquire_many(5)._acquire())
+    await settled()
+    small = asyncio.create_task(semaphore.acquire())
+    await settled()
+    big.cancel()
+    await asyncio.wait_for(small, 5)
+
+
+async def test_permits_beyond_the_first_number_can_be_added():
+    semaphore = Semaphore(0)
+    waiting = asyncio.create_task(semaphore.acquire_many(2)._acquire())
+    await settled()
+    semaphore.release(3)
+    await waiting
+    assert semaphore.value == 1
+
+
+async def test_a_billion_permits_cost_nothing():
+    semaphore = Semaphore(10**9)
+    await semaphore.acquire_many(5000)
+    assert semaphore.value == 10**9 - 5000
+    assert len(semaphore._pool.tokens) < 5000
+
+
+async def test_closing_refuses_who_waits_and_who_comes():
+    semaphore = Semaphore(1)
+    await semaphore.acquire()
+    waiting = [asyncio.create_task(semaphore.acquire()) for _ in range(3)]
+    await settled()
+    semaphore.close()
+    semaphore.close()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [SemaphoreClosed] * 3
+    semaphore.release()
+    with pytest.raises(SemaphoreClosed):
+        await semaphore.acquire()
+    with pytest.raises(SemaphoreClosed):
+        async with semaphore.acquire_many(1):
+            pass
+    assert not semaphore.try_acquire()
+    assert semaphore.is_closed
+
+
+async def test_they_show_their_state():
+    lock, semaphore = Lock(), Semaphore(2)
+    assert "unlocked, 0 waiting" in repr(lock)
+    assert "2 free, 0 waiting" in repr(semaphore)
+    async with lock, semaphore.acquire_many(2):
+        waiting = [asyncio.create_task(lock.acquire()), asyncio.create_task(semaphore.acquire())]
+        await settled()
+        assert "Lock locked, 1 waiting" in repr(lock)
+        assert (semaphore.statistics().free, semaphore.statistics().waiting) == (0, 1)
+    await asyncio.gather(*waiting)
+    semaphore.close()
+    assert "closed" in repr(semaphore)
+
+
+async def test_no_permit_is_lost_or_made_whichever_task_is_cancelled_whenever():
+    async def scenario(victim=None, turn=-1, late=False):
+        semaphore = Semaphore(3)
+        held = 0
+
+        async def work(count):
+            nonlocal held
+            for _ in range(2):
+                async with semaphore.acquire_many(count):
+                    held += count
+                    assert held <= 3
+                    try:
+                        await yield_now()
+                    finally:
+                        held -= count
+
+        tasks = [asyncio.create_task(work(count)) for count in (1, 2, 3, 1)]
+        turns = 0
+        while not all(task.done() for task in tasks):
+            if turns == turn:
+                if late:
+                    asyncio.get_running_loop().call_soon(tasks[victim].cancel)
+                else:
+                    tasks[victim].cancel()
+            await yield_now()
+            turns += 1
+            assert turns < 200, "somebody waits in vain"
+        assert semaphore.value == 3
+        assert semaphore.statistics().waiting == 0
+        assert all(task.cancelled() or task.exception() is None for task in tasks)
+        return turns
+
+    turns = await scenario()
+    for victim in range(4):
+        for turn in range(turns):
+            for late in (False, True):
+                await scenario(victim, turn, late)
+
+
+@pytest.fixture
+def _switch_threads_as_often_as_possible():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_switch_threads_as_often_as_possible")
+@pytest.mark.parametrize("permits", [1, 3])
+def test_tasks_of_several_loops_and_threads_share_one_semaphore(permits):
+    semaphore = Semaphore(permits)
+    inside, most, errors = [], [], []
+
+    def enter():
+        inside.append(None)
+        most.append(len(inside))
+
+    def thread():
+        for _ in range(200):
+            with semaphore:
+                enter()
+                inside.pop()
+
+    def weighted_thread():
+        for _ in range(200):
+            with semaphore.acquire_many(permits):
+                for _ in range(permits):
+                    enter()
+                for _ in range(permits):
+                    inside.pop()
+
+    async def tasks(seed):
+        chance = random.Random(seed)
+
+        async def work():
+            for _ in range(40):
+                async with semaphore:
+                    enter()
+                    try:
+                        if chance.random() < 0.5:
+                            await yield_now()
+                    finally:
+                        inside.pop()
+
+        running = [asyncio.create_task(work()) for _ in range(5)]
+        for _ in range(10):
+            await yield_now()
+        running[0].cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def guarded(work, *args):
+        try:
+            work(*args)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=guarded, args=args)
+        for args in [
+            (thread,),
+            (weighted_thread,),
+            (lambda: asyncio.run(tasks(1)),),
+            (lambda: asyncio.run(tasks(2)),),
+        ]
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not errors
+    assert max(most) <= permits
+    assert semaphore.value == permits
+    assert semaphore.statistics().waiting == 0
+
+
+def test_a_thread_that_waits_too_long_gives_up_and_leaves_nothing_behind():
+    lock = Lock()
+    with lock:
+        with pytest.raises(TimeoutError):
+            lock.blocking_acquire(timeout=0.001)
+        assert lock.statistics().waiting == 0
+
+
+async def test_blocking_in_the_thread_of_a_loop_is_refused():
+    for primitive in (Lock(), Semaphore(1), Semaphore(1).acquire_many(1)):
+        with pytest.raises(RuntimeError, match="event loop"), primitive:
+            pass
+
+
+def test_a_waiter_of_a_closed_loop_is_passed_over():
+    lock = Lock()
+    loop = asyncio.new_event_loop()
+
+    async def park():
+        task = loop.create_task(lock.acquire())
+        await yield_now()
+        return task
+
+    assert lock.try_acquire()
+    task = loop.run_until_complete(park())
+    loop.close()
+    lock.release()
+    assert lock.try_acquire()
+    task._log_destroy_pending = False
+    del task
