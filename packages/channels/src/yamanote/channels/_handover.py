@@ -1,0 +1,290 @@
+"""Handover: the engine of the channels. Items that wait for receivers, or receivers that wait for items.
+
+Invariant: once a call has returned, items and live parked receivers are never both there, nor are free room and live
+parked senders. Each is served oldest first, and nobody takes what somebody else was already waiting for.
+
+A channel is a permit pool with a buffer behind it: its permits are the room for items, its parked parties are the
+senders. The ordinary path takes no lock here either. A sender takes a token, appends its item, *then* looks for
+parked receivers; a receiver parks, *then* looks again for items. So of two that race at least one sees both sides,
+and that one calls `serve`, which takes the lock and matches them. A receiver that makes room moves the items of
+parked senders into the buffer itself and goes on, so that one loop turn moves a whole buffer.
+
+Two marks let the ordinary path notice rare states without a check of their own: a closed pool always has "parked"
+parties, so that every sender, and every receiver that makes room, comes to `serve`; and `receivers` begins with
+`ENDED` once the end has been announced, so that a sender that was under way all the while comes back for its item
+(`fetch_late`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import repeat
+from typing import Any, Generic, TypeVar
+
+from yamanote.channels._errors import ChannelClosed
+from yamanote.runtime import Waiter
+from yamanote.sync import PermitPool
+
+__all__ = ["Handover", "UnboundedHandover", "discard"]
+
+T = TypeVar("T")
+
+
+class _Ended(Waiter[Any]):
+    """Stands in the queue of receivers without waiting: nobody can claim it."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+
+ENDED = _Ended()
+PAUSE = object()
+"""A token that asks who takes it to yield first."""
+
+
+class Handover(PermitPool, Generic[T]):
+    """The state of one channel, shared by all its handles.
+
+    Free tokens, buffered items, permits and sends under way always add up to the capacity: that is how the end of a
+    closed channel is known.
+    """
+
+    __slots__ = (
+        "cause",
+        "ended",
+        "items",
+        "late",
+        "receiver_handles",
+        "receivers",
+        "sender_handles",
+        "undelivered",
+        "watchers",
+    )
+
+    def __init__(self, capacity: int, undelivered: Callable[[T], object] | None) -> None:
+        super().__init__(capacity)
+        self.items: deque[T] = deque()
+        self.receivers: deque[Waiter[T]] = deque()
+        self.watchers: deque[Waiter[None]] = deque()
+        self.sender_handles = 0
+        self.receiver_handles = 0
+        self.ended = False
+        self.cause: BaseException | None = None
+        self.late: list[T] = []
+        self.undelivered = undelivered
+
+    @property
+    def capacity(self) -> int | None:
+        return self.total
+
+    @property
+    def parked_receivers(self) -> int:
+        """How many parties wait for items."""
+        return sum(waiter is not ENDED for waiter in self.receivers.copy())
+
+    def under_way(self) -> bool:
+        """Whether somebody holds room: a permit, or a send that another thread has half done."""
+        return self.free != self.total
+
+    def permit_used(self) -> None:
+        """A permit has become an item, with which its token stays."""
+
+    # ---------------------------------------------------------------- matching
+
+    def serve_locked(self) -> bool:
+        """Match what can be matched, on both sides."""
+        served = False
+        if self.receivers:
+            served = self._serve_receivers()
+        while self.waiters and PermitPool.serve_locked(self):
+            served = True
+            if not self.receivers or not self._serve_receivers():
+                break
+        if self.closed:
+            self._conclude()
+        return served
+
+    def _serve_receivers(self) -> bool:
+        items, receivers = self.items, self.receivers
+        served = False
+        while receivers and not self.ended:
+            try:
+                item = items.popleft()
+            except IndexError:
+                break
+            while receivers:
+                waiter = receivers.popleft()
+                if waiter.hand(item):
+                    self.tokens.append(None)
+                    served = True
+                    break
+            else:
+                items.appendleft(item)
+        return served
+
+    def give_up_item(self, waiter: Waiter[T]) -> None:
+        """Withdraw a receiver. An item that it was handed is the oldest one again, and the next receiver's."""
+        self.section.do(partial(self._take_back, waiter))
+
+    def _take_back(self, waiter: Waiter[T]) -> None:
+        if not waiter.settled:
+            discard(self.receivers, waiter)
+            return
+        if waiter.error is not None:
+            return
+        item = waiter.value
+        if not self.receiver_handles:
+            self._deliver_nowhere([item])
+            return
+        # Its room was given away when it was handed over. If that is taken, the buffer holds one too many for a while.
+        self.forget(1)
+        self.items.appendleft(item)
+        if self.ended:  # it was announced because this item had seemed to be received
+            self._retract_end()
+        self.serve_locked()
+
+    def fetch_late(self, item: T) -> None:
+        """For a sender that finds somebody in `receivers` behind its item: wake them, or learn of the end.
+
+        Raises ChannelClosed, with the item, when nobody will receive it. An item that is not there any more was
+        received, or given to the hook.
+        """
+        self.serve()
+        if not self.ended:
+            return
+        with self.section:
+            # Nobody receives past the end: what is in `items` now belongs to senders who will all come here.
+            self.late.extend(self.items.popleft() for _ in range(len(self.items)))
+            for index, late in enumerate(self.late):
+                if late is item:
+                    del self.late[index]
+                    self.tokens.append(None)
+                    raise self.refusal(item)
+
+    def pause_sender(self) -> None:
+        """Let one sender yield, before its next item: its receiver, in another thread perhaps, has used up its budget.
+
+        A budget of the sender's own would cost it a counter in each send; this costs it a look at its token.
+        """
+        with self.section:
+            if self.take(1):
+                self.tokens.append(PAUSE)
+
+    # ---------------------------------------------------------------- the end
+
+    def refusal(self, *refused: Any) -> ChannelClosed:
+        error = ChannelClosed("the channel is closed", *refused)
+        error.__cause__ = self.cause
+        return error
+
+    def shut(self, cause: BaseException | None = None) -> None:
+        """Accept nothing more; what is there is still received. Under the lock."""
+        if self.cause is None:
+            self.cause = cause
+        if not self.closed:
+            self.close()
+            for watcher in self.watchers:
+                if watcher.claim():
+                    watcher.settle(None)
+            self.watchers.clear()
+        self.serve_locked()
+
+    def drop_sender(self, cause: BaseException | None = None) -> None:
+        """A sending handle is gone. Under the lock."""
+        self.sender_handles -= 1
+        if self.cause is None:
+            self.cause = cause
+        if not self.sender_handles:
+            self.shut()
+
+    def drop_receiver(self) -> None:
+        """A receiving handle is gone; with the last one, nobody can receive what is left. Under the lock."""
+        self.receiver_handles -= 1
+        if not self.receiver_handles:
+            if not self.ended:
+                self._announce_end()
+            left = [self.items.popleft() for _ in range(len(self.items))]
+            self.tokens.extend(repeat(None, len(left)))
+            self.shut()
+            if left:
+                self._deliver_nowhere(left)
+
+    def _conclude(self) -> None:
+        """The channel is closed: announce the end when nothing more can come."""
+        if not self.ended and not self.items and not self.under_way():
+            self._announce_end()
+            if self.items:  # an unbounded send was under way, and may have looked for parked receivers too early
+                self._retract_end()
+                self._serve_receivers()
+        if self.ended:
+            # The mark stays in place meanwhile: a sender that is under way must not find the queue empty.
+            for receiver in self.receivers.copy():
+                if receiver is not ENDED:
+                    discard(self.receivers, receiver)
+                    if receiver.claim():
+                        receiver.fail(self.refusal())
+
+    def _announce_end(self) -> None:
+        self.ended = True
+        self.receivers.appendleft(ENDED)
+
+    def _retract_end(self) -> None:
+        self.ended = False
+        self.items.extend(self.late)
+        self.late.clear()
+        discard(self.receivers, ENDED)
+
+    def _deliver_nowhere(self, items: list[T]) -> None:
+        """Nobody can receive `items` any more: tell the hook, or at least let go of them outside of the lock."""
+        if self.undelivered is None:
+            self.section.afterwards.append(items.clear)
+        else:
+            self.section.afterwards.extend(partial(self.undelivered, item) for item in items)
+
+
+class UnboundedHandover(Handover[T]):
+    """The state of one unbounded channel: there is always room, and only permits are counted."""
+
+    __slots__ = ("_permits",)
+
+    def __init__(self, undelivered: Callable[[T], object] | None) -> None:
+        super().__init__(0, undelivered)
+        self.tokens = deque(maxlen=0)  # receivers bring back tokens that nobody took
+        self._permits = 0
+
+    @property
+    def capacity(self) -> None:
+        return None
+
+    def under_way(self) -> bool:
+        return self._permits > 0
+
+    def take(self, count: int) -> bool:
+        self._permits += count
+        return True
+
+    def give_back(self, count: int) -> None:
+        self.section.do(partial(self.give_back_locked, count))
+
+    def give_back_locked(self, count: int) -> None:
+        self._permits -= count
+        self.serve_locked()
+
+    def permit_used(self) -> None:
+        self.give_back(1)
+
+    def forget(self, count: int) -> None: ...
+
+    def pause_sender(self) -> None: ...  # no tokens here: senders have a budget of their own
+
+
+def discard(queue: deque[Any], entry: object) -> None:
+    """Take `entry` out of `queue`, if it is still there."""
+    try:
+        queue.remove(entry)
+    except ValueError:
+        pass
