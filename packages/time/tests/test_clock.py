@@ -1,0 +1,90 @@
+"""Moments and the clock they are on."""
+
+import asyncio
+import math
+
+import pytest
+
+from yamanote.time import Instant, instant, sleep_until, time, timeout_at
+
+
+class FixedLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock stands where the test puts it."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def test_time_is_the_clock_of_the_running_loop() -> None:
+    async def main() -> None:
+        assert time() == 1000.0
+        loop.now = 1003.5
+        assert time() == 1003.5
+        assert instant() == 1003.5
+
+    loop = FixedLoop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_time_and_instant_need_a_running_loop() -> None:
+    with pytest.raises(RuntimeError):
+        time()
+    with pytest.raises(RuntimeError):
+        instant()
+
+
+def test_elapsed_counts_on_the_loops_clock() -> None:
+    async def main() -> None:
+        start = instant()
+        loop.now += 2.25
+        assert start.elapsed() == 2.25
+        assert (start + 5).elapsed() == -2.75
+
+    loop = FixedLoop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_instants_are_compared_and_moved_by_seconds() -> None:
+    start = Instant(10)
+
+    assert start < start + 1
+    assert sorted([start + 2, start, start + 1]) == [10, 11, 12]
+    assert {start: "here"}[Instant(10)] == "here"
+    assert type(start + 1) is Instant
+    assert type(1 + start) is Instant
+    assert type(start - 1) is Instant
+    assert start - 1 == 9
+
+
+def test_the_difference_of_two_instants_is_a_number_of_seconds() -> None:
+    difference = Instant(12.5) - Instant(10)
+
+    assert difference == 2.5
+    assert type(difference) is float
+
+
+def test_an_instant_shows_what_it_is() -> None:
+    assert repr(Instant(1.5)) == "Instant(1.5)"
+
+
+async def test_instants_and_floats_are_accepted_as_moments() -> None:
+    await sleep_until(instant())
+    await sleep_until(float(instant()))
+    async with timeout_at(instant() + 60):
+        pass
+    async with timeout_at(time() + 60):
+        pass
+
+
+@pytest.mark.parametrize("nonsense", [math.nan, "soon", None, 1j])
+async def test_what_is_no_moment_is_refused_by_name(nonsense: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="when"):
+        await sleep_until(nonsense)  # type: ignore[arg-type]
