@@ -1,0 +1,250 @@
+"""Completion queue: tasks that run, and those that have finished, first finished first.
+
+Invariant: every task that was added is running, or waits in the queue once, or has been handed over once; a party that
+gives up puts what it was handed back to the front. A completion costs one operation, whatever the number of tasks.
+Finished tasks and parked parties are never both there once a call has returned.
+
+The queue owns its tasks: closing it cancels and awaits those that run. It never looks at a result: whoever takes a
+finished task does, and the error of one that nobody takes is reported by the exception handler of its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from _thread import RLock
+from collections import deque
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import Any, Generic, TypeVar, final
+
+from yamanote.futures._ownership import close_unstarted, start_owned
+from yamanote.runtime import BUDGET, Waiter, park, yield_now
+
+__all__ = ["CompletionQueue"]
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+@final
+class CompletionQueue(Generic[K, T]):
+    """Runs awaitables and gives them back as they finish, each with the key under which it was added.
+
+    For people who build combinators; `task_set`, `select`, `race` and `gather` are all made of it. A queue is
+    `Selectable`: a branch of a `select` on it stays parked while the queue is empty, and is handed ``(key, task)``.
+
+    **Threads:** tasks are added on the loop that runs them; the queue may be waited for from any loop and thread.
+
+    >>> from yamanote.futures import CompletionQueue
+    >>> from yamanote.runtime import run
+    >>> async def double(number):
+    ...     return number * 2
+    >>> async def main():
+    ...     async with CompletionQueue() as queue:
+    ...         queue.add(double(1), key="one")
+    ...         queue.add(double(2), key="two")
+    ...         return [(key, task.result()) async for key, task in queue]
+    >>> run(main())
+    [('one', 2), ('two', 4)]
+    """
+
+    __slots__ = ("__weakref__", "_budget", "_closed", "_finished", "_mutex", "_running", "_waiters")
+
+    def __init__(self) -> None:
+        self._running: dict[asyncio.Task[T], K] = {}
+        self._finished: deque[tuple[K, asyncio.Task[T]]] = deque()
+        self._waiters: deque[Waiter[Any]] = deque()
+        # Reentrant, because a coroutine that the garbage collector throws away withdraws, wherever its thread is then.
+        self._mutex = RLock()
+        self._budget = BUDGET
+        self._closed = False
+
+    def add(self, awaitable: Awaitable[T], key: K, *, name: str | None = None, eager: bool = False) -> asyncio.Task[T]:
+        """Start `awaitable` as a task and watch it. Keys need not be unique.
+
+        With `eager` it runs at once up to its first wait, where Python can do that (3.12); otherwise it starts on the
+        next turn. A future, task or join handle is only watched: it stays the business of whoever made it.
+
+        Raises TypeError for what cannot be awaited, RuntimeError after `aclose` and where no loop runs.
+        """
+        if self._closed:
+            close_unstarted([awaitable])
+            raise RuntimeError("this queue has been closed")
+        task = start_owned(awaitable, name, eager)
+        if task.done():
+            self._finished.append((key, task))
+            if self._waiters:
+                self._match()
+        else:
+            self._running[task] = key
+            task.add_done_callback(self._finish)
+        return task
+
+    def pop_nowait(self) -> tuple[K, asyncio.Task[T]] | None:
+        """Take the task that finished first, with its key; None when none has finished."""
+        try:
+            return self._finished.popleft()
+        except IndexError:
+            return None
+
+    async def pop(self) -> tuple[K, asyncio.Task[T]]:
+        """Wait for the next task to finish and take it, with its key.
+
+        Takes no loop turn when one has finished already, up to the cooperative budget. Parties are served first in,
+        first out. Raises LookupError when the queue is empty, or becomes so while others take the rest, and when it is
+        closed. **Cancel safety**: a cancelled call takes nothing.
+        """
+        if self._budget == 0:
+            self._budget = BUDGET
+            await yield_now()
+        try:
+            entry = self._finished.popleft()
+        except IndexError:
+            self._budget = BUDGET
+        else:
+            self._budget -= 1
+            return entry
+        return await park(_Wait(self, _UNTIL_EMPTY))
+
+    def cancel_all(self) -> None:
+        """Ask every task that runs to stop. They finish, and are handed over, like any other. Does not wait."""
+        for task in list(self._running):
+            task.cancel()
+
+    async def aclose(self) -> None:
+        """Cancel all tasks that run, wait until they have ended, and drop what nobody has taken.
+
+        Whoever is parked gets LookupError. Closing again does nothing. Raises RuntimeError in one of its own tasks.
+        **Cancel safety**: a cancelled call still waits for the tasks, then raises its own cancellation.
+        """
+        if asyncio.current_task() in self._running:
+            raise RuntimeError("a task cannot close the queue that runs it")
+        self._shut()
+        cancelled: asyncio.CancelledError | None = None
+        while self._running:
+            try:
+                await park(_Wait(self, _UNTIL_ENDED))
+            except asyncio.CancelledError as error:
+                cancelled = error  # it comes second: first the tasks must end
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # a frame that refers to an error that refers to the frame
+
+    def _shut(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._finished.clear()
+            self.cancel_all()
+            if self._waiters:
+                self._match()
+
+    async def __aenter__(self) -> CompletionQueue[K, T]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is GeneratorExit:  # the coroutine is being thrown away, and cannot wait any more
+            self._shut()
+        else:
+            await self.aclose()
+
+    def __aiter__(self) -> CompletionQueue[K, T]:
+        """What `pop` gives, until the queue is empty. Tasks may be added meanwhile."""
+        return self
+
+    async def __anext__(self) -> tuple[K, asyncio.Task[T]]:
+        try:
+            return await self.pop()
+        except LookupError:
+            raise StopAsyncIteration from None
+
+    def __len__(self) -> int:
+        """How many tasks run or wait to be taken."""
+        return len(self._running) + len(self._finished)
+
+    def register(self, waiter: Waiter[Any], /) -> None:
+        self._register(waiter, _FOR_EVER)
+
+    def _register(self, waiter: Waiter[Any], how_long: str) -> None:
+        waiter.operation = how_long
+        self._waiters.append(waiter)
+        # A task that finishes now sees the waiter; one that has finished before is seen here.
+        if self._finished or not self._running or self._closed:
+            self._match()
+
+    def withdraw(self, waiter: Waiter[Any], /) -> None:
+        with self._mutex:
+            if not waiter.settled:
+                try:
+                    self._waiters.remove(waiter)
+                except ValueError:  # skipped as dead in the meantime
+                    pass
+            elif waiter.error is None and not self._closed:
+                self._finished.appendleft(waiter.value)
+                self._match()
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        key = self._running.pop(task)
+        if not self._closed:
+            self._finished.append((key, task))
+        if self._waiters:
+            self._match()
+
+    def _match(self) -> None:
+        """Hand finished tasks to parked parties, and end the waits that have no future."""
+        with self._mutex:
+            waiters, finished = self._waiters, self._finished
+            while waiters:
+                try:
+                    entry = finished.popleft()
+                except IndexError:
+                    break
+                while waiters:
+                    if waiters.popleft().hand(entry):
+                        break
+                else:
+                    finished.appendleft(entry)
+            if waiters and (self._closed or not (self._running or finished)):
+                self._end_waits()
+
+    def _end_waits(self) -> None:
+        for waiter in list(self._waiters):
+            if waiter.operation is _UNTIL_ENDED:
+                if not self._running:
+                    self._waiters.remove(waiter)
+                    waiter.hand(None)
+            elif self._closed or waiter.operation is _UNTIL_EMPTY:
+                self._waiters.remove(waiter)
+                if waiter.claim():
+                    waiter.fail(LookupError("the queue has been closed" if self._closed else "no tasks are left"))
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"<CompletionQueue {len(self._running)} running, {len(self._finished)} finished{state}>"
+
+
+_FOR_EVER = "for ever"
+"""A branch of a select: tasks may be added later."""
+_UNTIL_EMPTY = "until empty"
+"""`pop`, which ends with the last task."""
+_UNTIL_ENDED = "until ended"
+"""`aclose`, which takes nothing."""
+
+
+class _Wait:
+    """One of the queue's own waits."""
+
+    __slots__ = ("_how_long", "_queue")
+
+    def __init__(self, queue: CompletionQueue[Any, Any], how_long: str) -> None:
+        self._queue = queue
+        self._how_long = how_long
+
+    def register(self, waiter: Waiter[Any], /) -> None:
+        self._queue._register(waiter, self._how_long)
+
+    def withdraw(self, waiter: Waiter[Any], /) -> None:
+        self._queue.withdraw(waiter)
