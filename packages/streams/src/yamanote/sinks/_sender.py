@@ -1,0 +1,87 @@
+"""Sinks at the ends: a channel, and nowhere."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from yamanote.sinks._sink import Sink, SinkClosed
+
+__all__ = ["SenderSink", "drain"]
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Sends(Protocol[T_contra]):
+    """What `SenderSink` needs of the sending end of a channel."""
+
+    async def send(self, item: T_contra, /) -> object: ...
+
+    def close(self) -> object: ...
+
+
+class SenderSink(Sink[T_contra]):
+    """A sink that sends each item through `sender`, which it owns: closing the sink closes the sender.
+
+    An item has arrived when it is in the channel, so flushing does nothing. `feed` raises what `sender.send` raises
+    (ChannelClosed when nobody receives any more), and is as cancel safe.
+
+    >>> from yamanote.channels import channel
+    >>> from yamanote.runtime import run
+    >>> from yamanote.sinks import SenderSink
+    >>> async def main():
+    ...     sender, receiver = channel(10)
+    ...     async with SenderSink(sender) as sink:
+    ...         await sink.send("hello")
+    ...     with receiver:
+    ...         return [item async for item in receiver]
+    >>> run(main())
+    ['hello']
+    """
+
+    __slots__ = ("_closed", "_sender")
+
+    def __init__(self, sender: Sends[T_contra]) -> None:
+        self._sender = sender
+        self._closed = False
+
+    async def feed(self, item: T_contra) -> None:
+        if self._closed:
+            raise SinkClosed(f"{self!r} has been closed")
+        await self._sender.send(item)
+
+    async def flush(self) -> None:
+        if self._closed:
+            raise SinkClosed(f"{self!r} has been closed")
+
+    async def close(self) -> None:
+        self._closed = True
+        self._sender.close()
+
+    def __repr__(self) -> str:
+        return f"<SenderSink of {self._sender!r}>"
+
+
+class _Drain(Sink[Any]):
+    __slots__ = ("_closed",)
+
+    def __init__(self) -> None:
+        self._closed = False
+
+    async def feed(self, item: Any) -> None:
+        if self._closed:
+            raise SinkClosed(f"{self!r} has been closed")
+
+    async def flush(self) -> None:
+        if self._closed:
+            raise SinkClosed(f"{self!r} has been closed")
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def __repr__(self) -> str:
+        return "<drain>"
+
+
+def drain() -> Sink[Any]:
+    """A sink that accepts everything, at once, and forgets it."""
+    return _Drain()

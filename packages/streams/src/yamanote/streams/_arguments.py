@@ -1,0 +1,51 @@
+"""What operators accept: functions, plain or async, and counts."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+
+__all__ = ["is_async", "name_of", "require_count", "require_function", "require_seconds"]
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether calling `function` gives a coroutine: decided once, when an operator is applied, by how it was defined.
+
+    Sees through `functools.partial`, bound methods and objects with an ``async def __call__``. A plain function that
+    happens to return an awaitable counts as plain.
+    """
+    if inspect.iscoroutinefunction(function):
+        return True
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004  # not whether, but which
+
+
+def require_function(name: str, function: object) -> None:
+    """Raise TypeError that names the argument unless `function` can be called."""
+    if not callable(function):
+        raise TypeError(f"{name} must be a function, not {function!r}")
+
+
+def require_count(name: str, count: int, least: int = 1) -> None:
+    """Raise TypeError or ValueError that names the argument unless `count` is a whole number, at least `least`."""
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"{name} must be a whole number, not {count!r}")
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, not {count}")
+
+
+def require_seconds(name: str, seconds: float) -> None:
+    """Raise TypeError or ValueError that names the argument unless `seconds` is a number greater than zero."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {seconds!r}")
+    if math.isnan(seconds) or seconds <= 0:
+        raise ValueError(f"{name} must be more than 0 seconds, not {seconds}")
+
+
+def name_of(thing: object) -> str:
+    """How `thing` is called in the `repr` of a stream."""
+    name = getattr(thing, "__name__", None)
+    return name if isinstance(name, str) else type(thing).__name__
