@@ -1,0 +1,224 @@
+"""`serve`, and the handle that it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import ssl
+from collections.abc import Generator
+from types import TracebackType
+from typing import final
+
+from yamanote.runtime import CancellationToken, cancel_and_wait, start_task
+from yamanote.server._bind import bind_tcp
+from yamanote.server._connection import Handler
+from yamanote.server._serving import Serving
+
+__all__ = ["Server", "serve"]
+
+
+def serve(
+    handler: Handler,
+    host: str | None,
+    port: int,
+    *,
+    limit: int | None = None,
+    drain: float | None = 10.0,
+    tls: ssl.SSLContext | None = None,
+    stop: CancellationToken | None = None,
+) -> Server:
+    """Serve `handler(reader, writer)` over TCP: one task per connection.
+
+    Either ``await serve(...)``, which serves until it is cancelled or `stop` is; or
+    ``async with serve(...) as server``, which listens when the block is entered and shuts down when it is left.
+
+    `host` is a name or an address, None for all interfaces; `port` 0 lets the system choose (see `Server.port`). At
+    most `limit` connections are open at once: the others wait, unaccepted, in the system's backlog. `drain` is how many
+    seconds running handlers get to finish when the server stops, None for as long as they take.
+
+    A connection is closed when its handler returns, after what was written has been sent. A handler that raises ends
+    its own connection and nothing else: the error goes to the loop's exception handler.
+
+    Raises ValueError or TypeError for nonsense, at the call; OSError, when it starts, if it cannot listen.
+
+    **Cancel safety:** cancelling ``await serve(...)`` stops accepting, drains, and then raises the cancellation; a
+    second cancellation ends the draining. All handlers have ended when it is raised.
+
+    >>> from asyncio import StreamReader, StreamWriter, open_connection
+    >>> from yamanote.runtime import run
+    >>> async def shout(reader: StreamReader, writer: StreamWriter) -> None:
+    ...     writer.write((await reader.readline()).upper())
+    >>> async def main() -> bytes:
+    ...     async with serve(shout, "127.0.0.1", 0) as server:
+    ...         reader, writer = await open_connection("127.0.0.1", server.port)
+    ...         writer.write(b"hello\\n")
+    ...         answer = await reader.read()
+    ...         writer.close()
+    ...         return answer
+    >>> run(main())
+    b'HELLO\\n'
+    """
+    if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(type(handler).__call__):
+        raise TypeError(f"handler must be a coroutine function of a reader and a writer, not {handler!r}")
+    if host is not None and not isinstance(host, str):
+        raise TypeError(f"host must be a string or None, not {host!r}")
+    if host == "":
+        raise ValueError("host is empty: say None to listen on all interfaces")
+    if not isinstance(port, int):
+        raise TypeError(f"port must be an integer, not {port!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be between 0 and 65535, not {port}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+    if drain is not None and not (drain >= 0 and math.isfinite(drain)):
+        raise ValueError(f"drain must be 0 or more seconds, or None for no deadline, not {drain}")
+    if stop is not None and not isinstance(stop, CancellationToken):
+        raise TypeError(f"stop must be a CancellationToken, not {stop!r}")
+    if tls is not None and not isinstance(tls, ssl.SSLContext):
+        raise TypeError(f"tls must be an ssl.SSLContext, not {tls!r}")
+    return Server(handler, host, port, limit=limit, drain=drain, tls=tls, stop=stop)
+
+
+@final
+class Server:
+    """What `serve` returns: await it, or enter it with ``async with``. It runs once.
+
+    It needs a loop with `add_reader`, as every selector loop and uvloop are. All methods are for the loop that it runs
+    on; to stop it from elsewhere, give `serve` a token.
+    """
+
+    __slots__ = (
+        "_addresses",
+        "_drain",
+        "_handler",
+        "_host",
+        "_limit",
+        "_port",
+        "_serving",
+        "_stop",
+        "_stopper",
+        "_tls",
+    )
+
+    def __init__(
+        self,
+        handler: Handler,
+        host: str | None,
+        port: int,
+        *,
+        limit: int | None,
+        drain: float | None,
+        tls: ssl.SSLContext | None,
+        stop: CancellationToken | None,
+    ) -> None:
+        self._handler = handler
+        self._host = host
+        self._port = port
+        self._limit = limit
+        self._drain = drain
+        self._tls = tls
+        self._stop = stop
+        self._stopper: asyncio.Task[None] | None = None
+        self._serving: Serving | None = None
+        self._addresses: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each listening socket."""
+        self._started()
+        return self._addresses
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, the same on all addresses."""
+        return self.addresses[0][1]
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._started().connections)
+
+    @property
+    def closing(self) -> bool:
+        """Whether it has stopped accepting: a handler that keeps its connection for long can look here."""
+        return self._started().closing
+
+    def close(self) -> None:
+        """Stop accepting, and begin to drain. Returns at once; `wait` tells the end."""
+        self._started().close()
+
+    def abort(self) -> None:
+        """Stop accepting, cancel the handlers and cut the connections. Returns at once; `wait` tells the end."""
+        self._started().abort()
+
+    async def wait(self) -> None:
+        """Wait until it is closed, by anybody, and all its connections have ended.
+
+        Raises RuntimeError in a handler of this server, which would wait for itself.
+
+        **Cancel safety:** cancelling this call does nothing to the server.
+        """
+        await asyncio.shield(self._outside().ended)
+
+    async def shutdown(self) -> None:
+        """Stop accepting, wait for the handlers until the drain deadline, then cancel them and cut their connections.
+
+        Returns when all have ended. May be called again, and by several tasks. Raises RuntimeError in a handler of this
+        server, which would wait for itself.
+
+        **Cancel safety:** a cancellation brings the deadline forward to now; it is raised when all have ended.
+        """
+        serving = self._outside()
+        serving.close()
+        cancelled: asyncio.CancelledError | None = None
+        while not serving.ended.done():
+            try:
+                await asyncio.shield(serving.ended)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                serving.abort()
+        if self._stopper is not None:
+            await cancel_and_wait(self._stopper)
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # no reference cycle with the traceback
+
+    async def __aenter__(self) -> Server:
+        if self._serving is not None:
+            raise RuntimeError("this server has run already: call `serve` again")
+        listeners = await bind_tcp(self._host, self._port)
+        self._addresses = tuple(listener.getsockname()[:2] for listener in listeners)
+        self._serving = Serving(listeners, self._handler, limit=self._limit, drain=self._drain, tls=self._tls)
+        if self._stop is not None:
+            self._stopper = start_task(self._close_with(self._stop), name="stop of a server")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    def __await__(self) -> Generator[object, None, None]:
+        return self._run().__await__()
+
+    async def _run(self) -> None:
+        async with self:
+            await self.wait()
+
+    async def _close_with(self, stop: CancellationToken) -> None:
+        await stop.cancelled()
+        self.close()
+
+    def _outside(self) -> Serving:
+        serving = self._started()
+        if serving.owns(asyncio.current_task()):
+            raise RuntimeError("a handler cannot wait for the end of its own server: call `close`, and return")
+        return serving
+
+    def _started(self) -> Serving:
+        if self._serving is None:
+            raise RuntimeError("this server does not run yet: await it, or enter it with `async with`")
+        return self._serving
