@@ -1,0 +1,48 @@
+"""Collects the examples in the documents and in the docstrings as tests."""
+
+import asyncio
+import gc
+from doctest import ELLIPSIS
+from importlib import import_module
+from pathlib import Path
+
+from sybil import Example, Sybil
+from sybil.document import PythonDocStringDocument
+from sybil.example import NotEvaluated
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil.parsers.rest import DocTestParser
+
+
+class Docstrings(PythonDocStringDocument):
+    """The docstrings of a source file; its examples have `asyncio`, `run` and the public names of its area in place."""
+
+    def import_document(self, example: Example) -> None:
+        # Sybil imports by the outermost folder with an __init__.py, and takes `yamanote.time` for the standard `time`.
+        path = Path(self.path).parts
+        area = path[path.index("src") + 2]
+        self.namespace |= {"asyncio": asyncio, "run": import_module("yamanote.runtime").run}
+        exec(f"from yamanote.{area} import *", self.namespace)
+        self.pop_evaluator(self.import_document)
+        raise NotEvaluated
+
+
+def leave_nothing(namespace: dict[str, object]) -> None:
+    """An end that an example did not close is to be reported here, not in whichever test comes next."""
+    namespace.clear()
+    gc.collect()
+
+
+documents = Sybil(
+    parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS), SkipParser()],
+    patterns=["*.md"],
+    excludes=["CHANGELOG.md", "CONTRIBUTING.md"],
+    teardown=leave_nothing,
+)
+docstrings = Sybil(
+    parsers=[DocTestParser(optionflags=ELLIPSIS)],
+    patterns=["src/yamanote/*/*.py", "src/yamanote/*/*/*.py"],  # `**` matches one folder only here
+    document_types={".py": Docstrings},
+    teardown=leave_nothing,
+)
+
+pytest_collect_file = (documents + docstrings).pytest()

@@ -1,0 +1,187 @@
+"""Select over channels and locks: what one area promises must hold inside another."""
+
+import asyncio
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from yamanote.channels import ChannelClosed, channel, channel_unbounded
+from yamanote.futures import failed_branch, select, task_set
+from yamanote.runtime import CancellationToken, yield_now
+from yamanote.sync import Event, Lock, Semaphore
+from yamanote.time import timeout
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await yield_now()
+
+
+Make = Callable[[int | None], tuple[Any, Any]]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes channels, unbounded without a capacity, and closes them in the end."""
+    handles: list[Any] = []
+
+    def make(capacity: int | None) -> tuple[Any, Any]:
+        ends = channel_unbounded() if capacity is None else channel(capacity)
+        handles.extend(ends)
+        return ends
+
+    yield make
+    for handle in handles:
+        handle.close()
+
+
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+async def test_a_loop_over_two_channels_takes_everything_in_order_until_both_are_closed(make: Make) -> None:
+    open_channels: dict[str, Any] = {}
+    seen: dict[str, list[int]] = {"one": [], "two": []}
+    async with task_set() as tasks:
+        for name in seen:
+            sender, open_channels[name] = make(3)
+
+            async def send(sender: Any = sender) -> None:
+                async with sender:
+                    for number in range(50):
+                        await sender.send(number)
+
+            tasks.spawn(name, send())
+        while open_channels:
+            try:
+                name, number = await select(open_channels)
+                seen[name].append(number)
+            except ChannelClosed as error:
+                (name,) = failed_branch(error)
+                del open_channels[name]
+    assert seen == {"one": list(range(50)), "two": list(range(50))}
+
+
+@pytest.mark.parametrize("capacity", [1, 2, None])
+@pytest.mark.parametrize("sent_at", range(4))
+@pytest.mark.parametrize("cancelled_at", range(9))
+async def test_a_select_cancelled_at_any_turn_loses_no_item(
+    make: Make, capacity: int | None, sent_at: int, cancelled_at: int
+) -> None:
+    (one_tx, one_rx), (two_tx, two_rx) = make(capacity), make(capacity)
+    seen: list[int] = []
+
+    async def take() -> None:
+        for _ in range(3):
+            seen.append((await select(one=one_rx, two=two_rx))[1])
+
+    async def send() -> None:
+        await turns(sent_at)
+        for number in range(3):
+            await one_tx.send(number)
+            await two_tx.send(10 + number)
+
+    sending, taking = asyncio.create_task(send()), asyncio.create_task(take())
+    await turns(cancelled_at)
+    taking.cancel()
+    await asyncio.wait([taking])
+    async with timeout(30):
+        while len(seen) < 6:
+            seen.append((await select(one=one_rx, two=two_rx))[1])
+        await sending
+    assert [item for item in seen if item < 10] == [0, 1, 2]
+    assert [item for item in seen if item >= 10] == [10, 11, 12]
+
+
+async def test_a_select_that_loses_gives_the_lock_back() -> None:
+    lock, semaphore, event = Lock(), Semaphore(1), Event()
+    await lock.acquire()
+    waiting = asyncio.create_task(select(lock=lock, semaphore=semaphore, event=event, biased=True))
+    name, _ = await waiting
+    assert name == "semaphore"
+    lock.release()
+    async with timeout(30), lock:
+        pass
+
+    await lock.acquire()
+    waiting = asyncio.create_task(select(lock=lock, event=event))
+    await turns(2)
+    lock.release()
+    waiting.cancel()  # it has been handed the lock, and has not run since
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    async with timeout(30), lock:
+        pass
+
+
+async def test_a_stop_token_ends_a_busy_loop_when_it_comes_first(make: Make) -> None:
+    sender, receiver = make(None)
+    token = CancellationToken()
+    for number in range(1000):
+        sender.send_nowait(number)
+    taken = 0
+    while True:
+        match await select(stop=token, item=receiver, biased=True):
+            case "item", number:
+                taken += 1
+                if number == 100:
+                    token.cancel()
+            case "stop", _:
+                break
+    assert taken == 101
+    assert await receiver.recv() == 101
+
+
+async def test_selecting_the_receivers_loses_nothing_when_both_are_served_in_one_turn(make: Make) -> None:
+    (one_tx, one_rx), (two_tx, two_rx) = make(5), make(5)
+    for _ in range(20):
+        task = asyncio.create_task(select(one=one_rx, two=two_rx))
+        await turns(2)
+        one_tx.send_nowait(1)
+        two_tx.send_nowait(2)
+        assert await task == ("one", 1)
+        assert two_rx.recv_nowait() == 2
+
+
+def test_senders_in_threads_lose_nothing(make: Make, impatient_threads: None) -> None:
+    count = 1500
+    seen: dict[str, list[int]] = {"one": [], "two": []}
+
+    async def take(receivers: dict[str, Any]) -> None:
+        while sum(map(len, seen.values())) < 2 * count:
+            name, value = await select(receivers)
+            seen[name].append(value)
+
+    async def main() -> None:
+        (one_tx, one_rx), (two_tx, two_rx) = make(4), make(None)
+        receivers = {"one": one_rx, "two": two_rx}
+
+        def send(sender: Any) -> None:
+            for number in range(count):
+                sender.blocking_send(number)
+
+        threads = [threading.Thread(target=send, args=[sender]) for sender in (one_tx, two_tx)]
+        for thread in threads:
+            thread.start()
+        source = random.Random(5)
+        task = asyncio.create_task(take(receivers))
+        while not task.done():
+            await turns(source.randrange(30))
+            task.cancel()
+            await asyncio.wait([task])
+            if task.cancelled():
+                task = asyncio.create_task(take(receivers))
+        await task
+        for thread in threads:
+            thread.join()
+
+    asyncio.run(main())
+    assert seen == {"one": list(range(count)), "two": list(range(count))}
