@@ -65,16 +65,32 @@ class Handover(PermitPool, Generic[T]):
         "watchers",
     )
 
+    items: deque[T]
+    """The buffer."""
+    receivers: deque[Waiter[T]]
+    """Parked receivers, oldest first."""
+    watchers: deque[Waiter[None]]
+    """Who waits until the channel is closed."""
+    sender_handles: int
+    receiver_handles: int
+    ended: bool
+    """Whether receivers are told that nothing more will come."""
+    cause: BaseException | None
+    """What the channel was closed with."""
+    late: list[T]
+    """Items that came after the end, for their senders to fetch."""
+    undelivered: Callable[[T], object] | None
+
     def __init__(self, capacity: int, undelivered: Callable[[T], object] | None) -> None:
         super().__init__(capacity)
-        self.items: deque[T] = deque()
-        self.receivers: deque[Waiter[T]] = deque()
-        self.watchers: deque[Waiter[None]] = deque()
+        self.items = deque()
+        self.receivers = deque()
+        self.watchers = deque()
         self.sender_handles = 0
         self.receiver_handles = 0
         self.ended = False
-        self.cause: BaseException | None = None
-        self.late: list[T] = []
+        self.cause = None
+        self.late = []
         self.undelivered = undelivered
 
     @property

@@ -88,6 +88,9 @@ class TaskWaiter(Waiter[T]):
 
     __slots__ = ("_loop", "future")
 
+    value: T
+    error: BaseException | None
+    settled: bool
     future: asyncio.Future[None]
     """Done as soon as the waiter is settled: what the party awaits."""
 
@@ -163,6 +166,10 @@ class ThreadWaiter(Waiter[T]):
     """A waiter for the calling thread."""
 
     __slots__ = ("_sleep",)
+
+    value: T
+    error: BaseException | None
+    settled: bool
 
     def __init__(self) -> None:
         super().__init__([None])

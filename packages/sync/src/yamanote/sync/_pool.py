@@ -94,8 +94,13 @@ class PermitPool:
 
     __slots__ = ("_unmade", "closed", "section", "tokens", "total", "waiters")
 
+    closed: bool
+    section: CriticalSection
+    """For all that is called "under the lock"."""
     tokens: deque[object]
     """Free permits."""
+    total: int
+    """How many permits it began with."""
     waiters: deque[Waiter[Any]]
     """Parked parties, oldest first."""
 

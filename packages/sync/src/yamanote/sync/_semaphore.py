@@ -251,6 +251,9 @@ class Acquire:
 
     __slots__ = ("_semaphore", "need")
 
+    need: int
+    """How many permits."""
+
     def __init__(self, semaphore: Semaphore, need: int) -> None:
         self._semaphore = semaphore
         self.need = need

@@ -56,7 +56,8 @@ class Instant(float):
     def __add__(self, seconds: float) -> Instant:
         return Instant(float(self) + seconds)
 
-    __radd__ = __add__
+    def __radd__(self, seconds: float) -> Instant:
+        return self + seconds
 
     @overload
     def __sub__(self, other: Instant) -> float: ...  # type: ignore[overload-overlap]  # no Instant, though a float
