@@ -1,12 +1,90 @@
 """The spellings that users have, as type checkers see them. Checked by `nox -s types`, never run."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import yamanote
 from yamanote import channels, futures, runtime, server, sinks, streams, sync, threads, time
+from yamanote.channels import Receiver, Sender, channel, channel_unbounded
+from yamanote.futures import gather, join, race, select, task_set
+from yamanote.runtime import JoinHandle, TaskGroup, map_blocking, run, spawn, spawn_blocking
+from yamanote.sinks import FileSink
+from yamanote.streams import Stream
+from yamanote.sync import Mutex
+from yamanote.threads import to_thread
+from yamanote.time import timeout
 
 assert_type(yamanote.channels.__name__, str)
 assert_type([area.__name__ for area in (channels, futures, runtime, server, sinks)], list[str])
 assert_type([area.__name__ for area in (streams, sync, threads, time)], list[str])
 
 _ = yamanote.chanel  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def length(word: str) -> int:
+    return len(word)
+
+
+async def ends_of_channels() -> None:
+    tx, rx = channel[int](10)
+    assert_type(tx, Sender[int])
+    assert_type(await rx.recv(), int)
+    assert_type(await rx.recv_many(3), list[int])
+    assert_type([item async for item in rx], list[int])
+    await tx.send("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    any_tx, any_rx = channel(10)  # no annotation needed
+    assert_type(any_tx, Sender[Any])
+    assert_type(any_rx, Receiver[Any])
+    _, words = channel_unbounded[str]()
+    assert_type(words, Receiver[str])
+    assert_type(words.into_stream(), Stream[str])
+    typed_tx: Sender[bytes]
+    typed_rx: Receiver[bytes]
+    typed_tx, typed_rx = channel(1)
+    (await typed_tx.reserve()).send(b"")
+    assert_type(typed_rx.blocking_recv(timeout=1.0), bytes)
+
+
+async def tasks() -> None:
+    handle = spawn(length("a"))
+    assert_type(handle, JoinHandle[int])
+    assert_type(await handle, int)
+    assert_type(await spawn(length("a"), length("b")), list[int])
+    assert_type(await spawn_blocking(len, "a"), int)
+    assert_type(await map_blocking(len, ["a", "b"]), list[int])
+    assert_type(await to_thread(len, "a"), int)
+    async with TaskGroup(limit=3) as group:
+        assert_type(group.spawn(length("a")), JoinHandle[int])
+    assert_type(await gather(length("a"), length("b")), list[int])
+    assert_type(await join(length("a")), list[int])
+    assert_type(await race(length("a"), length("b")), int)
+    assert_type(await timeout(1, length("a")), int)
+    async with timeout(1) as scope:
+        assert_type(scope.cancelled_caught, bool)
+
+
+async def selecting() -> None:
+    _, rx = channel[int](1)
+    match await select(job=rx, page=length("a")):
+        case "job", job:
+            assert_type(job, Any)
+        case name, _:
+            assert_type(name, str)
+    assert_type(await select(task_set(a=length("a"))), tuple[str, int])
+
+
+async def pipelines() -> None:
+    numbers = streams.iter(["a", "b"]).map(length)
+    assert_type(await numbers.buffered(2).collect(), list[int])
+    assert_type(await streams.iter([1, 2]).map(str).filter(bool).enumerate().collect(), list[tuple[int, str]])
+    assert_type(await streams.iter([1]).chunks(2).collect(), list[list[int]])
+    await streams.iter(["line"]).forward(FileSink("lines.txt"))
+
+
+async def contents() -> None:
+    async with Mutex(0).lock() as guard:
+        assert_type(guard.value, int)
+    async with Mutex(dict[str, int]).lock() as guard_of_made:
+        assert_type(guard_of_made.value, dict[str, int])
+
+
+assert_type(run(length("a")), int)

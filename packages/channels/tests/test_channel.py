@@ -77,7 +77,7 @@ def test_a_capacity_that_makes_no_sense_is_refused_at_the_call(capacity, error):
 
 
 def test_a_channel_needs_no_running_loop():
-    tx, rx = channel(2)
+    tx, rx = channel[str](2)
     with tx, rx:
         tx.send_nowait("a")
         assert rx.recv_nowait() == "a"

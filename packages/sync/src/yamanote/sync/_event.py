@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, Literal, final
 
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 from yamanote.sync._cell import VersionedCell
@@ -20,8 +20,9 @@ class Event:
     >>> async def main():
     ...     event = Event()
     ...     event.set()
-    ...     await event.wait()
+    ...     return await event.wait()
     >>> run(main())
+    True
     """
 
     __slots__ = ("__weakref__", "_cell", "_left")
@@ -48,8 +49,8 @@ class Event:
             self._cell.set(value)
         return changed
 
-    async def wait(self) -> None:
-        """Wait until the flag is set; return at once if it is. Cancel safe."""
+    async def wait(self) -> Literal[True]:
+        """Wait until the flag is set; return at once if it is. Always True, as with `asyncio.Event`. Cancel safe."""
         if not self._cell.value:
             self._left = BUDGET
             await park(self)
@@ -58,6 +59,7 @@ class Event:
         else:
             self._left = BUDGET
             await yield_now()
+        return True
 
     def blocking_wait(self, timeout: float | None = None) -> bool:
         """`wait`, for plain threads: blocks for at most `timeout` seconds, and tells whether the flag was set.

@@ -1,0 +1,70 @@
+"""The two makers of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from yamanote.channels._handover import Handover, UnboundedHandover
+from yamanote.channels._receiver import Receiver
+from yamanote.channels._sender import Sender, UnboundedSender
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # checkers know it without an installation
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+__all__ = ["channel", "channel_unbounded"]
+
+
+class channel(tuple[Sender[T], Receiver[T]]):  # a class, so that the type of the items can be given: channel[int](10)
+    """A first-in, first-out channel that holds at most `capacity` items; each item goes to one receiver.
+
+    Both ends can be cloned, and used by any task of any loop and by any thread. `undelivered` is called with each
+    item that was accepted and that nobody can receive any more, because all receivers have been closed; outside of
+    any lock, in the thread that closed the last one.
+
+    For checkers, `channel[int](10)` gives the type of the items. Raises ValueError when `capacity` is not a positive
+    number, TypeError when it is no whole number.
+
+    >>> async def main():
+    ...     tx, rx = channel(2)
+    ...     with tx, rx:
+    ...         await tx.send("hello")
+    ...         return await rx.recv()
+    >>> run(main())
+    'hello'
+    """
+
+    def __new__(  # type: ignore[misc]  # it makes a pair of ends, not an instance
+        cls, capacity: int, *, undelivered: Callable[[T], object] | None = None
+    ) -> tuple[Sender[T], Receiver[T]]:
+        """Make the two ends."""
+        if isinstance(capacity, bool) or not isinstance(capacity, int):
+            raise TypeError(f"capacity must be a whole number, not {capacity!r}")
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, not {capacity}; for no limit there is channel_unbounded()")
+        core: Handover[T] = Handover(capacity, undelivered)
+        return Sender(core), Receiver(core)
+
+
+class channel_unbounded(tuple[UnboundedSender[T], Receiver[T]]):
+    """Like `channel`, but it holds any number of items, and sending never waits.
+
+    >>> tx, rx = channel_unbounded()
+    >>> with tx, rx:
+    ...     tx.send_nowait(1)
+    ...     rx.recv_nowait()
+    1
+    """
+
+    def __new__(  # type: ignore[misc]  # it makes a pair of ends, not an instance
+        cls, *, undelivered: Callable[[T], object] | None = None
+    ) -> tuple[UnboundedSender[T], Receiver[T]]:
+        """Make the two ends."""
+        core: UnboundedHandover[T] = UnboundedHandover(undelivered)
+        return UnboundedSender(core), Receiver(core)

@@ -1,0 +1,218 @@
+"""The receiving end of a channel."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from itertools import repeat, starmap
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar, final
+
+from yamanote.channels._errors import ChannelClosed, ChannelEmpty, HandleClosed
+from yamanote.channels._handle import SHUT, Handle
+from yamanote.channels._handover import Handover, discard
+from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
+
+if TYPE_CHECKING:
+    from yamanote.streams import Stream
+
+__all__ = ["Receiver"]
+
+T = TypeVar("T")
+
+
+@final
+class Receiver(Handle[T]):
+    """The receiving end of a channel: `recv`, `async for`, `for` in a thread. Clonable; each item goes to one receiver.
+
+    Close it (`close`, `with`, `async with`) when you want nothing more: with the last receiver the channel is closed,
+    and what it still holds goes to the undelivered hook. A receiver that is merely dropped is closed with a
+    ResourceWarning.
+    """
+
+    __slots__ = ("_give", "_items", "_receivers", "_senders", "_take")
+
+    def __init__(self, core: Handover[T]) -> None:
+        super().__init__(core)
+        self._items = core.items
+        self._senders = core.waiters
+        self._receivers = core.receivers
+        # Bound once: looking these up is a good part of what a receive costs.
+        self._take = core.items.popleft
+        self._give = core.tokens.append
+        with core.section:
+            core.receiver_handles += 1
+
+    async def recv(self) -> T:
+        """Receive the oldest item, waiting for one if there is none.
+
+        Raises ChannelClosed when the channel is closed and empty. Receivers that wait are served first in, first out.
+        Cancel safe: an item that had been handed to a cancelled call is the oldest one again.
+        """
+        if self._items and not self._receivers:
+            if left := self._left:
+                try:
+                    item = self._take()
+                except IndexError:
+                    pass  # another thread was faster
+                else:
+                    self._left = left - 1
+                    self._give(None)
+                    if self._senders:
+                        self._core.serve()
+                    return item
+            else:
+                self._left = BUDGET
+                self._core.pause_sender()
+                await yield_now()
+                return await self.recv()
+        self._left = BUDGET
+        return await park(self)
+
+    def recv_nowait(self) -> T:
+        """Receive the oldest item now.
+
+        Raises ChannelEmpty when there is none (or others wait for it already), and ChannelClosed when the
+        channel is closed and empty. Any thread may call it.
+        """
+        if not self._receivers:
+            try:
+                item = self._take()
+            except IndexError:
+                pass
+            else:
+                self._give(None)
+                if self._senders:
+                    self._core.serve()
+                return item
+        if self._closed or self._core.closed:
+            self._core.serve()  # the end may be due
+            if self._closed or self._core.ended:
+                raise self._refusal()
+        raise ChannelEmpty("nothing to receive now")
+
+    async def recv_many(self, limit: int) -> list[T]:
+        """Receive up to `limit` items at once: as many as are there, waiting only for the first.
+
+        Raises ChannelClosed when the channel is closed and empty, and ValueError when `limit` is less than 1. Order
+        and cancel safety as `recv`.
+        """
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit!r}")
+        batch = [await self.recv()]
+        if not self._receivers:
+            available = min(limit - 1, len(self._items))
+            try:
+                batch.extend(starmap(self._take, repeat((), available)))
+            except IndexError:
+                pass  # another thread took the rest; what came before is in the batch
+            self._core.tokens.extend(repeat(None, len(batch) - 1))
+            if self._senders:
+                self._core.serve()
+        return batch
+
+    def blocking_recv(self, timeout: float | None = None) -> T:
+        """`recv`, for plain threads: blocks for at most `timeout` seconds.
+
+        Raises TimeoutError when nothing came all the while, ChannelClosed as `recv` does, and RuntimeError in a thread
+        that runs an event loop.
+        """
+        refuse_loop_thread()
+        try:
+            return self.recv_nowait()
+        except ChannelEmpty:
+            return park_thread(self, timeout)
+
+    def __aiter__(self) -> Self:
+        """Receive until the channel is closed and empty. At the end of one that was closed with a cause, raises
+        ChannelClosed.
+        """
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.recv()
+        except HandleClosed:
+            raise
+        except ChannelClosed as closed:
+            if closed.__cause__ is not None:
+                raise
+            raise StopAsyncIteration from None
+
+    def __iter__(self) -> Iterator[T]:
+        """`async for`, for plain threads: blocks for each item."""
+        while True:
+            try:
+                item = self.blocking_recv()
+            except HandleClosed:
+                raise
+            except ChannelClosed as closed:
+                if closed.__cause__ is not None:
+                    raise
+                return
+            yield item
+
+    def register(self, waiter: Waiter[T]) -> None:
+        """Park `waiter` until there is an item for it. See `yamanote.runtime.Selectable`."""
+        if self._closed:
+            if waiter.claim():
+                waiter.fail(self._refusal())
+            return
+        waiter.operation = self
+        self._receivers.append(waiter)
+        if self._items or self._senders:
+            self._core.serve()
+
+    def withdraw(self, waiter: Waiter[T]) -> None:
+        """Forget `waiter`; an item that it was handed is the oldest one again."""
+        self._core.give_up_item(waiter)
+
+    def clone(self) -> Receiver[T]:
+        """Another receiver of the same channel, to be closed on its own. Raises HandleClosed if this one is closed."""
+        if self._closed:
+            raise self._refusal()
+        return Receiver(self._core)
+
+    def close(self) -> None:
+        """Close this handle; with the last one, the channel.
+
+        Calls that are parked on it get HandleClosed. Never waits; any thread may call it, again and again.
+        """
+        self._core.section.do(self._close)
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._receivers = SHUT
+        core = self._core
+        for waiter in core.receivers.copy():
+            if getattr(waiter, "operation", None) is self and waiter.claim():
+                discard(core.receivers, waiter)
+                waiter.fail(self._refusal())
+        core.drop_receiver()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            message = f"{self!r} was dropped and never closed"
+            self._closed = True
+            self._core.section.run(self._core.drop_receiver)
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+
+    def into_stream(self) -> Stream[T]:
+        """This receiver as a stream, which owns it from now on. Needs the distribution `yamanote-streams`."""
+        try:
+            from yamanote import streams
+        except ImportError as error:
+            raise ImportError("into_stream() needs the distribution yamanote-streams") from error
+        return streams.iter(self)
