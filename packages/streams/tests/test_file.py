@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,13 @@ def test_wrong_arguments_are_refused(path: Path) -> None:
         FileSink(path, encoding="klingon")
     with pytest.raises(TypeError):
         FileSink(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a device that is always full")
+async def test_a_full_disk_is_reported_once():
+    reports = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
+    with pytest.raises(OSError):
+        async with FileSink("/dev/full") as sink:
+            await sink.send("x")
+    assert reports == []

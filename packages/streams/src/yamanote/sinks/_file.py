@@ -119,7 +119,14 @@ class FileSink(Guarded[object]):
                 self._append(lines)
         finally:
             if self._file is not None:
-                self._file.close()
+                self._close_file(self._file)
+
+    def _close_file(self, file: TextIO) -> None:
+        try:
+            file.close()
+        except OSError:  # it tried to write once more what could not be written
+            if self._error is None:
+                raise
 
     def __del__(self) -> None:
         if getattr(self, "_lines", None) or (getattr(self, "_file", None) is not None and self._closing is None):
