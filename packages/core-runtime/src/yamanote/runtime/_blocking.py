@@ -180,6 +180,7 @@ class _Call(Generic[T]):
         "future",
         "inbox",
         "kwargs",
+        "label",
         "token",
         "value",
     )
@@ -187,7 +188,8 @@ class _Call(Generic[T]):
     def __init__(
         self, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], inbox: _Inbox
     ) -> None:
-        self.function = function
+        self.function: Callable[..., T] | None = function
+        self.label = ""
         self.args = args
         self.kwargs = kwargs
         self.context = copy_context()
@@ -212,13 +214,30 @@ class _Call(Generic[T]):
             return False
         _current.call = self
         try:
-            self.value = self.context.run(self.function, *self.args, **self.kwargs)
+            self.value = self.context.run(self._called(), *self.args, **self.kwargs)
         except BaseException as error:
             self.error = error
         _current.call = None
-        del self.args, self.kwargs, self.context  # its handle may be kept for long
+        self._forget()
         del self  # an error refers to this frame, and the call to its error
         return True
+
+    def _called(self) -> Callable[..., T]:
+        if self.function is None:
+            raise RuntimeError("this call has been made")
+        return self.function
+
+    def _forget(self) -> None:
+        """What it was called with is free again at once: a handle may be kept for long, and a thread be slow to rest."""
+        self.label = self.name
+        self.function = None
+        del self.args, self.kwargs, self.context
+
+    @property
+    def name(self) -> str:
+        if self.function is None:
+            return self.label
+        return getattr(self.function, "__qualname__", None) or repr(self.function)
 
     def get_token(self) -> CancellationToken:
         """Its token, which is made when somebody asks. In its own thread."""
@@ -232,7 +251,7 @@ class _Call(Generic[T]):
     def abort(self, reason: str | None) -> None:
         """Drop it, or tell it. On its loop."""
         if self.claim():
-            del self.args, self.kwargs, self.context
+            self._forget()
             self.inbox.unfinished -= 1
             self.future.cancel(reason)
             self.inbox.look()
@@ -286,7 +305,7 @@ class _BlockingHandle(JoinHandle[T]):
 
     @property
     def name(self) -> str:
-        return getattr(self._call.function, "__qualname__", None) or repr(self._call.function)
+        return self._call.name
 
 
 @final
