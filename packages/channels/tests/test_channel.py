@@ -637,14 +637,16 @@ async def test_a_limit_that_makes_no_sense_is_refused(limit):
         await rx.recv_many(limit)
 
 
-async def test_send_many_brings_back_all_that_was_not_accepted():
+async def test_send_many_stops_at_the_first_item_that_is_refused():
     tx, rx = channel(2)
-    sending = asyncio.create_task(tx.send_many(range(6)))
+    items = iter(range(6))
+    sending = asyncio.create_task(tx.send_many(items))
     await settled()
     rx.close()
     with pytest.raises(ChannelClosed) as caught:
         await sending
-    assert caught.value.refused == (2, 3, 4, 5)
+    assert caught.value.refused == (2,)
+    assert list(items) == [3, 4, 5]
     tx.close()
 
 

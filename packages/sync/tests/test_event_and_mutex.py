@@ -251,3 +251,40 @@ async def test_a_cancelled_lock_passes_it_on():
     first.cancel()
     assert await second == "x"
     assert not mutex.locked()
+
+
+async def test_a_value_is_let_go_of_outside_of_the_lock():
+    cell = VersionedCell(None)
+
+    class Old:
+        def __del__(self):
+            cell.set(0)
+
+    cell.set(Old())
+    waiting = asyncio.create_task(park(cell.when(lambda cell: cell.value == 1)))
+    await settled()
+    cell.set(1)
+    assert await asyncio.wait_for(waiting, 5) == 1
+    assert cell.value == 0
+
+
+async def test_a_change_inside_of_a_change_comes_after_it():
+    cell = VersionedCell(0)
+    seen = []
+
+    def predicate(cell):
+        if cell.value == 1 and not seen:
+            seen.append("inside")
+            cell.set(2)  # as a finalizer may do
+        return cell.value == 1
+
+    waiting = asyncio.create_task(park(cell.when(predicate)))
+    await settled()
+    cell.set(1)
+    assert await asyncio.wait_for(waiting, 5) == 1
+    assert cell.value == 2
+
+
+async def test_the_contents_of_a_guard_are_iterated_over():
+    async with Mutex({"a": 1}).lock() as guard:
+        assert list(guard) == ["a"]

@@ -377,3 +377,93 @@ def test_a_waiter_of_a_closed_loop_is_passed_over():
     assert lock.try_acquire()
     task._log_destroy_pending = False
     del task
+
+
+async def test_a_dead_want_of_a_closed_loop_holds_nobody_up():
+    semaphore = Semaphore(2)
+    loop = asyncio.new_event_loop()
+
+    async def park():
+        task = loop.create_task(semaphore.acquire_many(3)._acquire())
+        await yield_now()
+        return task
+
+    task = await asyncio.to_thread(loop.run_until_complete, park())
+    loop.close()
+    await asyncio.wait_for(semaphore.acquire(), 5)
+    task._log_destroy_pending = False
+    del task
+
+
+@pytest.mark.parametrize("nonsense", [1.5, "2", True, None])
+def test_a_count_that_is_no_whole_number_is_refused_before_it_is_queued(nonsense):
+    semaphore = Semaphore(2)
+    for call in (semaphore.acquire_many, semaphore.try_acquire, semaphore.release):
+        with pytest.raises(TypeError, match="count"):
+            call(nonsense)
+    for count in (0, -7):
+        with pytest.raises(ValueError, match="count"):
+            semaphore.try_acquire(count)
+
+
+async def test_with_its_budget_used_up_a_contended_acquire_still_queues_at_once():
+    lock = Lock()
+    for _ in range(BUDGET):
+        async with lock:
+            pass
+    await lock.acquire()
+    order = []
+
+    async def work(name):
+        async with lock:
+            order.append(name)
+
+    tasks = [asyncio.create_task(work(name)) for name in range(3)]
+    await settled()
+    lock.release()
+    await asyncio.gather(*tasks)
+    assert order == [0, 1, 2]
+
+
+async def test_acquiring_many_at_once_yields_once_in_a_while():
+    semaphore = Semaphore(3)
+
+    async def work():
+        for _ in range(5 * BUDGET):
+            async with semaphore.acquire_many(2):
+                pass
+
+    assert 4 <= await count_turns(work()) <= 6
+
+
+def test_who_parks_while_another_thread_had_some_of_the_permits_is_served():
+    """`try_acquire` of several takes some, finds too few, and puts them back: who looked in between found none."""
+    semaphore = Semaphore(3)
+    pool = semaphore._pool
+    served = []
+
+    async def park():
+        return await asyncio.wait_for(semaphore.acquire(), 10)
+
+    class Tokens(type(pool.tokens)):
+        pops = 0
+
+        def pop(self):
+            self.pops += 1
+            if self.pops == 3:
+                super().pop()  # for another thread, on the ordinary path
+                thread = threading.Thread(target=lambda: served.append(asyncio.run(park())))
+                thread.start()
+                threads.append(thread)
+                while not pool.waiters:
+                    pass
+            return super().pop()
+
+    threads = []
+    pool.tokens = Tokens(pool.tokens)
+    semaphore._take = pool.tokens.pop
+    semaphore._tokens = pool.tokens
+    assert not semaphore.try_acquire(3)
+    for thread in threads:
+        thread.join()
+    assert served == [True]

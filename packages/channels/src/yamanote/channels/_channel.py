@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from yamanote.channels._handle import require_count
 from yamanote.channels._handover import Handover, UnboundedHandover
 from yamanote.channels._receiver import Receiver
 from yamanote.channels._sender import Sender, UnboundedSender
@@ -44,10 +45,7 @@ class channel(tuple[Sender[T], Receiver[T]]):  # a class, so that the type of th
         cls, capacity: int, *, undelivered: Callable[[T], object] | None = None
     ) -> tuple[Sender[T], Receiver[T]]:
         """Make the two ends."""
-        if isinstance(capacity, bool) or not isinstance(capacity, int):
-            raise TypeError(f"capacity must be a whole number, not {capacity!r}")
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, not {capacity}; for no limit there is channel_unbounded()")
+        require_count("capacity", capacity)
         core: Handover[T] = Handover(capacity, undelivered)
         return Sender(core), Receiver(core)
 

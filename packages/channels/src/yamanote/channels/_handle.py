@@ -14,7 +14,7 @@ from yamanote.channels._errors import ChannelClosed, HandleClosed
 from yamanote.channels._handover import Handover, discard
 from yamanote.runtime import BUDGET, Waiter, park
 
-__all__ = ["SHUT", "ChannelStatistics", "Handle"]
+__all__ = ["SHUT", "ChannelStatistics", "Handle", "require_count", "require_error"]
 
 T = TypeVar("T")
 
@@ -97,8 +97,10 @@ class Handle(Generic[T]):
 
         Parked senders get ChannelClosed with their items; permits that are out may still be used. When the
         channel has run dry, receivers get ChannelClosed, raised from `cause` if there is one. The first
-        cause counts. May be called from any thread, again and again.
+        cause counts. May be called from any thread, again and again. Raises TypeError for a cause that is no
+        exception.
         """
+        require_error(cause)
         core = self._core
         core.section.do(partial(core.shut, cause))
 
@@ -138,3 +140,17 @@ class _Closing:
 
     def withdraw(self, waiter: Waiter[None]) -> None:
         self._core.section.do(partial(discard, self._core.watchers, waiter))
+
+
+def require_error(cause: BaseException | None) -> None:
+    """Refuse a cause that could not be raised later."""
+    if cause is not None and not isinstance(cause, BaseException):
+        raise TypeError(f"cause must be an exception or None, not {cause!r}")
+
+
+def require_count(name: str, count: int) -> None:
+    """Refuse what is no number of items."""
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"{name} must be a whole number, not {count!r}")
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, not {count}")

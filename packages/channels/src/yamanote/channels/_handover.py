@@ -17,6 +17,7 @@ parties, so that every sender, and every receiver that makes room, comes to `ser
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -42,8 +43,6 @@ class _Ended(Waiter[Any]):
 
 
 ENDED = _Ended()
-PAUSE = object()
-"""A token that asks who takes it to yield first."""
 
 
 class Handover(PermitPool, Generic[T]):
@@ -56,10 +55,12 @@ class Handover(PermitPool, Generic[T]):
     __slots__ = (
         "cause",
         "ended",
+        "handed",
         "items",
         "late",
         "receiver_handles",
         "receivers",
+        "returned",
         "sender_handles",
         "undelivered",
         "watchers",
@@ -77,6 +78,10 @@ class Handover(PermitPool, Generic[T]):
     """Whether receivers are told that nothing more will come."""
     cause: BaseException | None
     """What the channel was closed with."""
+    handed: int
+    """How many items were handed to parked receivers."""
+    returned: list[tuple[int, T]]
+    """Those of them that came back last, oldest first, with their numbers."""
     late: list[T]
     """Items that came after the end, for their senders to fetch."""
     undelivered: Callable[[T], object] | None
@@ -90,6 +95,8 @@ class Handover(PermitPool, Generic[T]):
         self.receiver_handles = 0
         self.ended = False
         self.cause = None
+        self.handed = 0
+        self.returned = []
         self.late = []
         self.undelivered = undelivered
 
@@ -135,6 +142,7 @@ class Handover(PermitPool, Generic[T]):
             while receivers:
                 waiter = receivers.popleft()
                 if waiter.hand(item):
+                    waiter.operation = self.handed = self.handed + 1
                     self.tokens.append(None)
                     served = True
                     break
@@ -158,10 +166,22 @@ class Handover(PermitPool, Generic[T]):
             return
         # Its room was given away when it was handed over. If that is taken, the buffer holds one too many for a while.
         self.forget(1)
-        self.items.appendleft(item)
+        self._put_back(waiter.operation, item)
         if self.ended:  # it was announced because this item had seemed to be received
             self._retract_end()
         self.serve_locked()
+
+    def _put_back(self, number: int, item: T) -> None:
+        """Put `item`, the one that was handed over as `number`, before all that have never been handed over.
+
+        Several may come back, in any order. Those that are still at the front stand there by their numbers.
+        """
+        returned = self.returned
+        while returned and not (self.items and self.items[0] is returned[0][1]):
+            del returned[0]  # it has been received since
+        place = bisect([earlier for earlier, _ in returned], number)
+        returned.insert(place, (number, item))
+        self.items.insert(place, item)
 
     def fetch_late(self, item: T) -> None:
         """For a sender that finds somebody in `receivers` behind its item: wake them, or learn of the end.
@@ -174,21 +194,12 @@ class Handover(PermitPool, Generic[T]):
             return
         with self.section:
             # Nobody receives past the end: what is in `items` now belongs to senders who will all come here.
-            self.late.extend(self.items.popleft() for _ in range(len(self.items)))
+            self._empty_into(self.late)
             for index, late in enumerate(self.late):
                 if late is item:
                     del self.late[index]
                     self.tokens.append(None)
                     raise self.refusal(item)
-
-    def pause_sender(self) -> None:
-        """Let one sender yield, before its next item: its receiver, in another thread perhaps, has used up its budget.
-
-        A budget of the sender's own would cost it a counter in each send; this costs it a look at its token.
-        """
-        with self.section:
-            if self.take(1):
-                self.tokens.append(PAUSE)
 
     # ---------------------------------------------------------------- the end
 
@@ -223,7 +234,8 @@ class Handover(PermitPool, Generic[T]):
         if not self.receiver_handles:
             if not self.ended:
                 self._announce_end()
-            left = [self.items.popleft() for _ in range(len(self.items))]
+            left: list[T] = []
+            self._empty_into(left)
             self.tokens.extend(repeat(None, len(left)))
             self.shut()
             if left:
@@ -253,6 +265,14 @@ class Handover(PermitPool, Generic[T]):
         self.items.extend(self.late)
         self.late.clear()
         discard(self.receivers, ENDED)
+
+    def _empty_into(self, items: list[T]) -> None:
+        """Take out what is in the buffer. A receive that is under way may still take some of it."""
+        while True:
+            try:
+                items.append(self.items.popleft())
+            except IndexError:
+                return
 
     def _deliver_nowhere(self, items: list[T]) -> None:
         """Nobody can receive `items` any more: tell the hook, or at least let go of them outside of the lock."""
@@ -294,8 +314,6 @@ class UnboundedHandover(Handover[T]):
         self.give_back(1)
 
     def forget(self, count: int) -> None: ...
-
-    def pause_sender(self) -> None: ...  # no tokens here: senders have a budget of their own
 
 
 def discard(queue: deque[Any], entry: object) -> None:

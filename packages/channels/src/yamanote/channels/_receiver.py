@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, final
 
 from yamanote.channels._errors import ChannelClosed, ChannelEmpty, HandleClosed
-from yamanote.channels._handle import SHUT, Handle
+from yamanote.channels._handle import SHUT, Handle, require_count
 from yamanote.channels._handover import Handover, discard
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 
@@ -47,7 +47,8 @@ class Receiver(Handle[T]):
         """Receive the oldest item, waiting for one if there is none.
 
         Raises ChannelClosed when the channel is closed and empty. Receivers that wait are served first in, first out.
-        Cancel safe: an item that had been handed to a cancelled call is the oldest one again.
+        Cancel safe: an item that had been handed to a cancelled call is the oldest one again. When it was the last one,
+        others may have been told the end meanwhile; then it waits for the next receive, or for the undelivered hook.
         """
         if self._items and not self._receivers:
             if left := self._left:
@@ -63,7 +64,6 @@ class Receiver(Handle[T]):
                     return item
             else:
                 self._left = BUDGET
-                self._core.pause_sender()
                 await yield_now()
                 return await self.recv()
         self._left = BUDGET
@@ -97,8 +97,7 @@ class Receiver(Handle[T]):
         Raises ChannelClosed when the channel is closed and empty, and ValueError when `limit` is less than 1. Order
         and cancel safety as `recv`.
         """
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1, not {limit!r}")
+        require_count("limit", limit)
         batch = [await self.recv()]
         if not self._receivers:
             available = min(limit - 1, len(self._items))
@@ -117,11 +116,12 @@ class Receiver(Handle[T]):
         Raises TimeoutError when nothing came all the while, ChannelClosed as `recv` does, and RuntimeError in a thread
         that runs an event loop.
         """
-        refuse_loop_thread()
+        refuse_loop_thread(timeout)
         try:
             return self.recv_nowait()
         except ChannelEmpty:
-            return park_thread(self, timeout)
+            pass
+        return park_thread(self, timeout)
 
     def __aiter__(self) -> Self:
         """Receive until the channel is closed and empty. At the end of one that was closed with a cause, raises
@@ -154,14 +154,17 @@ class Receiver(Handle[T]):
 
     def register(self, waiter: Waiter[T]) -> None:
         """Park `waiter` until there is an item for it. See `yamanote.runtime.Selectable`."""
+        core = self._core
         if self._closed:
             if waiter.claim():
                 waiter.fail(self._refusal())
             return
         waiter.operation = self
-        self._receivers.append(waiter)
-        if self._items or self._senders:
-            self._core.serve()
+        core.receivers.append(waiter)
+        if self._closed:  # by another thread, which may have looked too early
+            core.section.do(self._end_calls)
+        elif self._items or self._senders:
+            core.serve()
 
     def withdraw(self, waiter: Waiter[T]) -> None:
         """Forget `waiter`; an item that it was handed is the oldest one again."""
@@ -181,16 +184,19 @@ class Receiver(Handle[T]):
         self._core.section.do(self._close)
 
     def _close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._receivers = SHUT
+        if not self._closed:
+            self._closed = True
+            self._receivers = SHUT
+            self._end_calls()
+            self._core.drop_receiver()
+
+    def _end_calls(self) -> None:
+        """Fail the calls that are parked on this handle, which is closed."""
         core = self._core
         for waiter in core.receivers.copy():
             if getattr(waiter, "operation", None) is self and waiter.claim():
                 discard(core.receivers, waiter)
                 waiter.fail(self._refusal())
-        core.drop_receiver()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
 from yamanote.channels._errors import ChannelClosed, ChannelFull
-from yamanote.channels._handle import SHUT, Handle
+from yamanote.channels._handle import SHUT, Handle, require_count, require_error
 from yamanote.channels._handover import Handover, discard
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 
@@ -49,20 +49,22 @@ class Sender(Handle[T]):
         arrives in the very turn in which room had been made, the item may have been accepted already; where you must
         know, `reserve` first.
         """
-        if not self._senders:
+        if (left := self._left) and not self._senders:
             try:
-                token = self._take()
+                self._take()
             except IndexError:
                 pass  # full
             else:
-                if token is None:
-                    self._append(item)
-                    if self._receivers:
-                        self._core.fetch_late(item)
-                    return
-                self._core.give_back(1)
-                await yield_now()
-                return await self.send(item)
+                self._left = left - 1
+                self._append(item)
+                if self._receivers:
+                    self._core.fetch_late(item)
+                return
+        if not left and not self._senders:
+            self._left = BUDGET
+            await yield_now()
+            return await self.send(item)
+        self._left = BUDGET
         await park(_Send(self, item))
 
     def send_nowait(self, item: T) -> None:
@@ -88,16 +90,11 @@ class Sender(Handle[T]):
     async def send_many(self, items: Iterable[T]) -> None:
         """Send all of `items`, in order, waiting for room as often as need be. Items of others may come between.
 
-        Raises ChannelClosed with the items that were not accepted in `refused`. When it is cancelled, the items so
-        far have been accepted, and the rest has not been looked at: pass an iterator to know where it stopped.
+        Raises ChannelClosed, with the first item that was not accepted in `refused`. Then, and when the call is
+        cancelled, what comes behind it has not been looked at: pass an iterator to know where it stopped.
         """
-        remaining = iter(items)
-        for item in remaining:
-            try:
-                await self.send(item)
-            except ChannelClosed as closed:
-                closed.refused = (*closed.refused, *remaining)
-                raise
+        for item in items:
+            await self.send(item)
 
     def blocking_send(self, item: T, timeout: float | None = None) -> None:
         """`send`, for plain threads: blocks for at most `timeout` seconds.
@@ -105,10 +102,13 @@ class Sender(Handle[T]):
         Raises TimeoutError when there was no room all the while, ChannelClosed as `send` does, and RuntimeError in a
         thread that runs an event loop.
         """
-        refuse_loop_thread()
+        refuse_loop_thread(timeout)
+        full = False
         try:
             self.send_nowait(item)
         except ChannelFull:
+            full = True
+        if full:  # not in the `except`: a TimeoutError has nothing to do with it
             park_thread(_Send(self, item), timeout)
 
     async def reserve(self) -> Permit[T]:
@@ -126,17 +126,14 @@ class Sender(Handle[T]):
         >>> run(main())
         'now it cannot fail'
         """
-        if not self._senders:
+        if (left := self._left) and not self._senders:
             try:
-                token = self._take()
+                self._take()
             except IndexError:
                 pass  # full
             else:
-                if token is None:
-                    return Permit(self)
-                self._core.give_back(1)
-                await yield_now()
-                return await self.reserve()
+                self._left = left - 1
+                return Permit(self)
         return (await self.reserve_many(1))[0]
 
     async def reserve_many(self, count: int) -> list[Permit[T]]:
@@ -145,28 +142,28 @@ class Sender(Handle[T]):
         Raises ValueError when `count` is less than 1 or more than the capacity.
         """
         self._check_count(count)
-        try:
-            return self._try_reserve(count)
-        except ChannelFull:
-            return await park(_Reserve(self, count))
+        if not self._left:
+            self._left = BUDGET
+            await yield_now()
+        if self._core.try_take(count):
+            self._left -= 1
+            return [Permit(self) for _ in range(count)]
+        self._left = BUDGET
+        return await park(_Reserve(self, count))
 
     def reserve_nowait(self, count: int = 1) -> list[Permit[T]]:
         """Permits for `count` items, now. Raises ChannelFull, ChannelClosed or ValueError."""
         self._check_count(count)
-        return self._try_reserve(count)
-
-    def _check_count(self, count: int) -> None:
-        if count < 1:
-            raise ValueError(f"count must be at least 1, not {count!r}")
-        if self._core.capacity is not None and count > self._core.capacity:
-            raise ValueError(f"count must be at most the capacity ({self._core.capacity}), not {count}")
-
-    def _try_reserve(self, count: int) -> list[Permit[T]]:
         if self._core.try_take(count):
             return [Permit(self) for _ in range(count)]
         if self.is_closed:
             raise self._refusal()
         raise ChannelFull(f"no room for {count} of {self.capacity} places")
+
+    def _check_count(self, count: int) -> None:
+        require_count("count", count)
+        if self._core.capacity is not None and count > self._core.capacity:
+            raise ValueError(f"count must be at most the capacity ({self._core.capacity}), not {count}")
 
     def clone(self) -> Self:
         """Another sender of the same channel, to be closed on its own. Raises HandleClosed when this one is closed."""
@@ -184,20 +181,25 @@ class Sender(Handle[T]):
         Calls that are parked on it get HandleClosed, with their items. `cause` is what receivers will be told at the
         end; the first cause of a channel counts. Never waits; any thread may call it, again and again.
         """
+        require_error(cause)
         self._core.section.do(partial(self._close, cause))
 
     def _close(self, cause: BaseException | None) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._senders = SHUT
+        if not self._closed:
+            self._closed = True
+            self._senders = SHUT
+            self._core.drop_sender(cause)
+            self._end_calls()
+
+    def _end_calls(self) -> None:
+        """Fail the calls that are parked on this handle, which is closed, and serve who stands behind them."""
         core = self._core
         for waiter in core.waiters.copy():
             want = getattr(waiter, "operation", None)
             if isinstance(want, _Want) and want.sender is self and waiter.claim():
                 discard(core.waiters, waiter)
                 waiter.fail(want.refuse())
-        core.drop_sender(cause)
+        core.serve_locked()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -320,15 +322,8 @@ class WeakSender(Generic[T]):
 
     def upgrade(self) -> Sender[T] | None:
         """A sender, or None when the channel is closed."""
-        core = self._core
-        with core.section:
-            if core.closed:
-                return None
-            core.sender_handles += 1  # so that it cannot close before the sender counts itself
-        sender = self._kind(core)
-        with core.section:
-            core.sender_handles -= 1
-        return sender
+        with self._core.section:  # so that it cannot close before the sender has counted itself
+            return None if self._core.closed else self._kind(self._core)
 
 
 class _Want(ABC, Generic[T]):
@@ -342,10 +337,14 @@ class _Want(ABC, Generic[T]):
         self.sender = sender
 
     def register(self, waiter: Waiter[Any]) -> None:
-        if not self.sender._closed:
-            self.sender._core.enlist(waiter, self)
-        elif waiter.claim():
-            waiter.fail(self.refuse())
+        sender = self.sender
+        if sender._closed:
+            if waiter.claim():
+                waiter.fail(self.refuse())
+            return
+        sender._core.enlist(waiter, self)
+        if sender._closed:  # by another thread, which may have looked too early
+            sender._core.section.do(sender._end_calls)
 
     def withdraw(self, waiter: Waiter[Any]) -> None:
         self.sender._core.delist(waiter)

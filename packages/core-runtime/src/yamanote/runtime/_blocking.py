@@ -228,7 +228,7 @@ class _Call(Generic[T]):
         return self.function
 
     def _forget(self) -> None:
-        """What it was called with is free again at once: a handle may be kept for long, and a thread be slow to rest."""
+        """Let go at once of what it was called with: a handle may be kept for long, and a thread be slow to rest."""
         self.label = self.name
         self.function = None
         del self.args, self.kwargs, self.context

@@ -12,6 +12,7 @@ left lying: either who brings it gets the lock, or its holder has yet to look.
 from __future__ import annotations
 
 import sys
+from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
 from threading import RLock
@@ -29,7 +30,7 @@ class CriticalSection:
     `run`; inside a `with` block, that means at its end.
     """
 
-    __slots__ = ("_acquire", "_depth", "_release", "_work", "afterwards")
+    __slots__ = ("_acquire", "_calling", "_depth", "_release", "_work", "afterwards")
 
     afterwards: deque[Callable[[], object]]
     """Calls into foreign code (hooks, destructors of items), which must not run inside. Append to it inside."""
@@ -40,6 +41,7 @@ class CriticalSection:
         self._release = lock.release
         self._depth = 0  # how often the thread that is inside has entered
         self._work: deque[Callable[[], object]] = deque()
+        self._calling = allocate_lock()
         self.afterwards = deque()
 
     def run(self, work: Callable[[], object]) -> None:
@@ -88,12 +90,13 @@ class CriticalSection:
     def _catch_up(self) -> None:
         while self._work and self.try_enter():
             self.leave()
-        while self.afterwards and not self._depth:
+        # One at a time, and in a loop: a call may come back here, and would nest ever deeper.
+        while self.afterwards and not self._depth and self._calling.acquire(False):
             try:
-                call = self.afterwards.popleft()
-            except IndexError:  # another thread was faster
-                return
-            _call(call)
+                while self.afterwards:
+                    _call(self.afterwards.popleft())
+            finally:
+                self._calling.release()
 
 
 def _call(work: Callable[[], object]) -> None:

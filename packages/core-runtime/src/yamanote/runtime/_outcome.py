@@ -69,9 +69,12 @@ class Outcome(Generic[T_co]):
 
     def unwrap(self) -> T_co:
         """Return the value or raise the error."""
-        if self.error is not None:
+        if self.error is None:
+            return self._value
+        try:
             raise self.error
-        return self._value
+        finally:
+            del self  # the error refers to this frame, and the outcome to the error
 
     def __await__(self) -> Generator[None, None, T_co]:
         """`unwrap`, for callers that take any awaitable; never suspends."""

@@ -13,7 +13,7 @@ Cost: parking allocates the waiter, its claim and a future; it makes one loop tu
 from __future__ import annotations
 
 import asyncio
-from _thread import allocate_lock
+from _thread import TIMEOUT_MAX, allocate_lock
 from asyncio import _get_running_loop
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -53,6 +53,10 @@ class Waiter(Generic[T]):
         except IndexError:
             return False
         return True
+
+    def is_waiting(self) -> bool:
+        """Whether this party can still be served, as far as one can tell without claiming it."""
+        return bool(self._claim)
 
     def settle(self, value: T) -> None:
         """Hand `value` over and wake the party. Only for who claimed it. Never raises."""
@@ -120,13 +124,13 @@ class TaskWaiter(Waiter[T]):
             return False
         return True
 
+    def is_waiting(self) -> bool:
+        return bool(self._claim) and not self.future.done() and not self._loop.is_closed()
+
     def settle(self, value: T) -> None:
         self.value = value
         self.settled = True
-        if _get_running_loop() is self._loop:
-            self.future.set_result(None)
-        else:
-            self._wake_from_outside()
+        self._wake()
 
     def hand(self, value: T) -> bool:
         # `claim` and `settle` once more, without the calls: this is how nearly everything is handed over.
@@ -141,20 +145,23 @@ class TaskWaiter(Waiter[T]):
         self.value = value
         self.settled = True
         if _get_running_loop() is loop:
-            future.set_result(None)
+            try:
+                future.set_result(None)
+            except asyncio.InvalidStateError:
+                pass  # cancelled since: a signal handler or a finalizer may do that between any two bytecodes
         else:
-            self._wake_from_outside()
+            self._wake()
         return True
 
     def fail(self, error: BaseException) -> None:
         self.error = error
         self.settled = True
-        if _get_running_loop() is self._loop:
-            self.future.set_result(None)
-        else:
-            self._wake_from_outside()
+        self._wake()
 
-    def _wake_from_outside(self) -> None:
+    def _wake(self) -> None:
+        if _get_running_loop() is self._loop:
+            _finish(self.future)
+            return
         try:
             self._loop.call_soon_threadsafe(_finish, self.future)
         except RuntimeError:
@@ -184,7 +191,7 @@ class ThreadWaiter(Waiter[T]):
 
     def sleep(self, timeout: float | None = None) -> bool:
         """Block until the waiter is settled, for at most `timeout` seconds; tell whether it was."""
-        return self._sleep.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+        return self._sleep.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX))
 
     def settle(self, value: T) -> None:
         self.value = value
@@ -198,8 +205,10 @@ class ThreadWaiter(Waiter[T]):
 
 
 def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():  # the task may have been cancelled meanwhile
+    try:
         future.set_result(None)
+    except asyncio.InvalidStateError:
+        pass  # the task was cancelled since it was claimed
 
 
 class Selectable(Protocol[T_co]):
@@ -226,14 +235,14 @@ async def park(operation: Selectable[T]) -> T:
     cancellation came goes back through `Selectable.withdraw`.
     """
     waiter: TaskWaiter[T] = TaskWaiter()
-    operation.register(waiter)
-    if not waiter.settled:
-        try:
+    try:
+        operation.register(waiter)
+        if not waiter.settled:
             await waiter.future
-        except BaseException:  # GeneratorExit too: a coroutine that is thrown away must not keep what it was handed
-            waiter.claim()
-            operation.withdraw(waiter)
-            raise
+    except BaseException:  # GeneratorExit too: a coroutine that is thrown away must not keep what it was handed
+        waiter.claim()
+        operation.withdraw(waiter)
+        raise
     if waiter.error is None:
         return waiter.value
     try:
@@ -247,10 +256,10 @@ def park_thread(operation: Selectable[T], timeout: float | None = None) -> T:
 
     Raises TimeoutError when the time is over, and RuntimeError in a thread that runs an event loop, which would stop.
     """
-    refuse_loop_thread()
+    refuse_loop_thread(timeout)
     waiter: ThreadWaiter[T] = ThreadWaiter()
-    operation.register(waiter)
     try:
+        operation.register(waiter)
         woken = waiter.sleep(timeout)
     except BaseException:  # KeyboardInterrupt
         waiter.claim()
@@ -267,10 +276,19 @@ def park_thread(operation: Selectable[T], timeout: float | None = None) -> T:
         del waiter  # the error refers to this frame, and the waiter to the error
 
 
-def refuse_loop_thread() -> None:
-    """Raise RuntimeError, with advice, when the calling thread runs an event loop."""
+def refuse_loop_thread(timeout: float | None = None) -> None:
+    """Refuse to block: RuntimeError, with advice, in a thread that runs an event loop; also a `timeout` that is none.
+
+    Call it first in whatever blocks, so that nonsense is noticed when nothing has to be waited for, too. Raises
+    TypeError and ValueError for a `timeout` that is no number of seconds.
+    """
     if _get_running_loop() is not None:
         raise RuntimeError(
             "this call would block the event loop of its own thread: await the call without `blocking`, "
             "or make it in another thread (`spawn_blocking`)"
         )
+    if timeout is not None:
+        if not isinstance(timeout, (int, float)):
+            raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+        if timeout != timeout:
+            raise ValueError("timeout must be a number of seconds or None, not nan")

@@ -42,13 +42,22 @@ class VersionedCell(Generic[T]):
         """How many parties wait."""
         return len(self._waiters)
 
-    def set(self, value: T) -> None:
-        """Change the value, and wake everybody whose predicate holds now, oldest first. Any thread may call it."""
-        with self._section:
-            self.value = value
-            self.version += 1
-            if self._waiters:
-                self._wake_locked()
+    def set(self, value: T) -> T:
+        """Change the value, and wake everybody whose predicate holds now, oldest first. Any thread may call it.
+
+        Returns the value that was replaced (or `value`, for a finalizer that began inside of another `set`: its change
+        comes after that one).
+        """
+        replaced: list[T] = []  # and let go of here, outside of the lock: its destructor is foreign code
+        self._section.do(partial(self._change, value, replaced))
+        return replaced[0] if replaced else value
+
+    def _change(self, value: T, replaced: list[T]) -> None:
+        replaced.append(self.value)
+        self.value = value
+        self.version += 1
+        if self._waiters:
+            self._wake_locked()
 
     def when(self, predicate: Callable[[VersionedCell[T]], bool]) -> When[T]:
         """What to `park` on until `predicate(cell)` is true; it gives the value.

@@ -44,10 +44,7 @@ class Event:
         return self._change(False)
 
     def _change(self, value: bool) -> bool:
-        changed = self._cell.value is not value
-        if changed:
-            self._cell.set(value)
-        return changed
+        return self._cell.value is not value and self._cell.set(value) is not value
 
     async def wait(self) -> Literal[True]:
         """Wait until the flag is set; return at once if it is. Always True, as with `asyncio.Event`. Cancel safe."""
@@ -66,7 +63,7 @@ class Event:
 
         Raises RuntimeError in a thread that runs an event loop.
         """
-        refuse_loop_thread()
+        refuse_loop_thread(timeout)
         if not self._cell.value:
             try:
                 park_thread(self, timeout)

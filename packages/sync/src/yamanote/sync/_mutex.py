@@ -6,7 +6,7 @@ from the end of its block on, whoever still has a reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast, final, overload
 
@@ -134,6 +134,9 @@ class Guard(Generic[T]):
 
     def __delitem__(self, key: Any) -> None:
         del cast("Any", _owner(self)._contents)[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(cast("Any", _owner(self)._contents))
 
     def __len__(self) -> int:
         return len(cast("Any", _owner(self)._contents))

@@ -15,8 +15,10 @@ Locks, semaphores, and the room of bounded channels are this pool.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
+from operator import length_hint
 from typing import Any, Protocol
 
 from yamanote.runtime import CriticalSection, Waiter
@@ -104,24 +106,26 @@ class PermitPool:
     waiters: deque[Waiter[Any]]
     """Parked parties, oldest first."""
 
-    def __init__(self, permits: int, section: CriticalSection | None = None) -> None:
+    def __init__(self, permits: int) -> None:
         self.total = permits
-        self._unmade = permits
+        self._unmade: Iterator[None] | None = repeat(None, permits)
         self.tokens = deque()
         self.waiters = deque()
-        self.section = CriticalSection() if section is None else section
+        self.section = CriticalSection()
         self.closed = False
         self._make()
 
     def _make(self) -> None:
-        count = min(self._unmade, _BATCH)
-        self._unmade -= count
-        self.tokens.extend(repeat(None, count))
+        """Make some more tokens. In one operation: a finalizer that comes between would make them again."""
+        if self._unmade is not None:
+            self.tokens.extend(islice(self._unmade, _BATCH))
+            if not length_hint(self._unmade):
+                self._unmade = None
 
     @property
     def free(self) -> int:
         """How many permits are free."""
-        return len(self.tokens) + self._unmade
+        return len(self.tokens) + (0 if self._unmade is None else length_hint(self._unmade))
 
     @property
     def parked(self) -> int:
@@ -131,7 +135,7 @@ class PermitPool:
     def take(self, count: int) -> bool:
         """Take `count` permits, or none at all. Under the lock."""
         tokens = self.tokens
-        while len(tokens) < count and self._unmade:
+        while len(tokens) < count and self._unmade is not None:
             self._make()
         if len(tokens) < count:
             return False
@@ -146,7 +150,11 @@ class PermitPool:
     def try_take(self, count: int) -> bool:
         """Take `count` permits, or none: none, too, when somebody waits for permits."""
         with self.section:
-            return not self.waiters and self.take(count)
+            if not self.waiters and self.take(count):
+                return True
+            if self.waiters:  # somebody may have parked while this had taken some, and have found none
+                self.section.run(self.serve_locked)
+            return False
 
     def give_back(self, count: int) -> None:
         """Give back `count` permits, and serve who waits for them."""
@@ -163,7 +171,7 @@ class PermitPool:
         """Park `waiter` behind all others until `want` can be met; at once, perhaps."""
         waiter.operation = want
         self.waiters.append(waiter)
-        if self.tokens or self._unmade or self.closed:
+        if self.tokens or self._unmade is not None or self.closed:
             self.serve()
 
     def delist(self, waiter: Waiter[Any]) -> None:
@@ -202,7 +210,10 @@ class PermitPool:
                 except IndexError:  # somebody on the ordinary path, in another thread, was faster
                     continue
             elif not self.take(want.need):
-                return served
+                if waiter.is_waiting():
+                    return served
+                waiters.popleft()  # nobody is there any more, and nobody else may wait for that
+                continue
             waiters.popleft()
             if waiter.claim():
                 waiter.settle(want.grant())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, Literal, Self, final
 
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 from yamanote.sync._errors import SemaphoreClosed
@@ -44,8 +44,8 @@ class _Permits:
         self._give = pool.tokens.append
         self._left = BUDGET  # how many ready acquisitions in a row until the next yield
 
-    async def acquire(self) -> None:
-        """Take one permit, waiting for it if none is free.
+    async def acquire(self) -> Literal[True]:
+        """Take one permit, waiting for it if none is free. Always True, as in asyncio.
 
         First in, first out. Cancel safe: a permit that had been handed to a cancelled call goes to the next in the
         queue. Raises SemaphoreClosed on a closed semaphore. Tasks of any loop may call it.
@@ -57,13 +57,14 @@ class _Permits:
                 pass  # none is free
             else:
                 self._left = left - 1
-                return
-        if not left:
+                return True
+        if not left and self._tokens and not self._waiters:
             self._left = BUDGET
             await yield_now()
             return await self.acquire()
         self._left = BUDGET
         await park(self)
+        return True
 
     def try_acquire(self) -> bool:
         """Take one permit if one is free and nobody waits for it; tell whether it worked. Any thread may call it."""
@@ -74,7 +75,7 @@ class _Permits:
 
         Raises RuntimeError in a thread that runs an event loop.
         """
-        refuse_loop_thread()
+        refuse_loop_thread(timeout)
         if not self._pool.try_take(1):
             park_thread(self, timeout)
 
@@ -217,18 +218,17 @@ class Semaphore(_Permits):
         Await it, or enter it: `async with semaphore.acquire_many(3):`. As `acquire` otherwise. Raises ValueError
         when `count` is less than 1.
         """
-        if count < 1:
-            raise ValueError(f"count must be at least 1, not {count!r}")
+        _require_count(count)
         return Acquire(self, count)
 
     def try_acquire(self, count: int = 1) -> bool:
         """Take `count` permits if they are free and nobody waits; tell whether it worked. Any thread may call it."""
+        _require_count(count)
         return self._pool.try_take(count)
 
     def release(self, count: int = 1) -> None:
         """Give `count` permits back; those who have waited longest get them. Never waits; any thread may call it."""
-        if count < 1:
-            raise ValueError(f"count must be at least 1, not {count!r}")
+        _require_count(count)
         self._pool.give_back(count)
 
     def close(self) -> None:
@@ -262,7 +262,15 @@ class Acquire:
         return self._acquire().__await__()
 
     async def _acquire(self) -> None:
-        if not self._semaphore.try_acquire(self.need):
+        semaphore = self._semaphore
+        if not semaphore._left:
+            semaphore._left = BUDGET
+            if not semaphore.locked():
+                await yield_now()
+        if semaphore.try_acquire(self.need):
+            semaphore._left -= 1
+        else:
+            semaphore._left = BUDGET
             await park(self)
 
     async def __aenter__(self) -> None:
@@ -296,3 +304,10 @@ class Acquire:
 
     def refuse(self) -> SemaphoreClosed:
         return self._semaphore.refuse()
+
+
+def _require_count(count: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"count must be a whole number, not {count!r}")
+    if count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
