@@ -123,6 +123,9 @@ class Interrupted(deque):
     def pop(self):
         return self._call("pop")
 
+    def append(self, item):
+        return self._call("append", item)
+
     def appendleft(self, item):
         return self._call("appendleft", item)
 
@@ -145,7 +148,7 @@ def test_an_unbounded_send_that_is_under_way_when_the_end_is_announced_is_receiv
     """It looked for parked receivers too early to see the mark: the end is taken back."""
     tx, rx = channel_unbounded()
     core = tx._core
-    core.receivers = Interrupted(core.receivers, "appendleft", lambda: core.items.append("late"))
+    core.receivers = rx._receivers = Interrupted(core.receivers, "appendleft", lambda: core.items.append("late"))
     tx.close()
     assert rx.recv_nowait() == "late"
     with pytest.raises(ChannelClosed):
@@ -177,6 +180,22 @@ async def test_an_item_that_comes_back_when_all_receivers_are_closed_goes_to_the
     await asyncio.wait([receiving])
     assert undelivered == ["a"]
     tx.close()
+
+
+async def test_a_call_that_parks_while_another_thread_closes_its_handle_is_ended():
+    """The other thread looked for parked calls just before this one was there."""
+    tx, rx = channel(1)
+    core = tx._core
+    with tx.clone(), rx.clone() as other:
+        core.receivers = Interrupted(core.receivers, "append", rx.close)
+        with pytest.raises(HandleClosed):
+            await asyncio.wait_for(rx.recv(), 5)
+        await tx.send(1)
+        core.waiters = tx._senders = Interrupted(core.waiters, "append", tx.close)
+        with pytest.raises(HandleClosed) as caught:
+            await asyncio.wait_for(tx.send(2), 5)
+        assert caught.value.refused == (2,)
+        assert other.recv_nowait() == 1
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
