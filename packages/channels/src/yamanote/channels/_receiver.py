@@ -50,22 +50,21 @@ class Receiver(Handle[T]):
         Cancel safe: an item that had been handed to a cancelled call is the oldest one again. When it was the last one,
         others may have been told the end meanwhile; then it waits for the next receive, or for the undelivered hook.
         """
-        if self._items and not self._receivers:
-            if left := self._left:
-                try:
-                    item = self._take()
-                except IndexError:
-                    pass  # another thread was faster
-                else:
-                    self._left = left - 1
-                    self._give(None)
-                    if self._senders:
-                        self._core.serve()
-                    return item
+        if (left := self._left) and not self._receivers:
+            try:
+                item = self._take()
+            except IndexError:
+                pass  # empty
             else:
-                self._left = BUDGET
-                await yield_now()
-                return await self.recv()
+                self._left = left - 1
+                self._give(None)
+                if self._senders:
+                    self._core.serve()
+                return item
+        if not left and self._items and not self._receivers:
+            self._left = BUDGET
+            await yield_now()
+            return await self.recv()
         self._left = BUDGET
         return await park(self)
 
