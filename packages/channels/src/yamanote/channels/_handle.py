@@ -6,8 +6,12 @@ looks at for ones that send every call to the slow path, which refuses; the ordi
 
 from __future__ import annotations
 
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, final
 
 from yamanote.channels._errors import ChannelClosed, HandleClosed
@@ -40,7 +44,7 @@ class ChannelStatistics:
     """Parked `recv` calls."""
 
 
-class Handle(Generic[T]):
+class Handle(ABC, Generic[T]):
     """What both ends have in common."""
 
     __slots__ = ("__weakref__", "_closed", "_core", "_left")
@@ -109,6 +113,30 @@ class Handle(Generic[T]):
 
     async def __aenter__(self) -> Self:
         return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            message = f"{self!r} was dropped and never closed"
+            self._closed = True
+            self._core.section.run(self._drop())
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _drop(self) -> Callable[[], None]:
+        """What the channel does without this handle."""
 
     def __repr__(self) -> str:
         core = self._core

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import repeat, starmap
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, final
 
 from yamanote.channels._errors import ChannelClosed, ChannelEmpty, HandleClosed
@@ -197,22 +195,8 @@ class Receiver(Handle[T]):
                 discard(core.receivers, waiter)
                 waiter.fail(self._refusal())
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            message = f"{self!r} was dropped and never closed"
-            self._closed = True
-            self._core.section.run(self._core.drop_receiver)
-            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+    def _drop(self) -> Callable[[], None]:
+        return self._core.drop_receiver
 
     def into_stream(self) -> Stream[T]:
         """This receiver as a stream, which owns it from now on. Needs the distribution `yamanote-streams`."""

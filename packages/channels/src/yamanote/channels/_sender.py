@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
 
 from yamanote.channels._errors import ChannelClosed, ChannelFull
@@ -201,22 +200,8 @@ class Sender(Handle[T]):
                 waiter.fail(want.refuse())
         core.serve_locked()
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            message = f"{self!r} was dropped and never closed"
-            self._closed = True
-            self._core.section.run(self._core.drop_sender)
-            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+    def _drop(self) -> Callable[[], None]:
+        return self._core.drop_sender
 
     def into_sink(self) -> Sink[T]:
         """This sender as a sink, which owns it from now on. Needs the distribution `yamanote-streams`."""

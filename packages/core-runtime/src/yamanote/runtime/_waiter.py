@@ -60,7 +60,15 @@ class Waiter(Generic[T]):
 
     def settle(self, value: T) -> None:
         """Hand `value` over and wake the party. Only for who claimed it. Never raises."""
-        raise NotImplementedError
+        self.value = value
+        self.settled = True
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Like `settle`, with an error that the waiting call will raise. Give each waiter an instance of its own."""
+        self.error = error
+        self.settled = True
+        self._wake()
 
     def hand(self, value: T) -> bool:
         """`claim`, and if that returns true `settle`, in one call."""
@@ -68,10 +76,6 @@ class Waiter(Generic[T]):
             return False
         self.settle(value)
         return True
-
-    def fail(self, error: BaseException) -> None:
-        """Like `settle`, with an error that the waiting call will raise. Give each waiter an instance of its own."""
-        raise NotImplementedError
 
     def result(self) -> T:
         """Return what it was handed, or raise the error that it was handed."""
@@ -82,9 +86,8 @@ class Waiter(Generic[T]):
         finally:
             del self  # the error refers to this frame, and the waiter to the error
 
-    def branch(self) -> Waiter[Any]:
-        """The same party once more, to be registered elsewhere: whichever is claimed first, the others are dead."""
-        raise NotImplementedError
+    def _wake(self) -> None:
+        """Let the party know; nothing to do for one that does not sleep."""
 
 
 class TaskWaiter(Waiter[T]):
@@ -106,6 +109,7 @@ class TaskWaiter(Waiter[T]):
         self.settled = False
 
     def branch(self) -> TaskWaiter[Any]:
+        """The same party once more, to be registered elsewhere: whichever is claimed first, the others are dead."""
         twin: TaskWaiter[Any] = TaskWaiter.__new__(TaskWaiter)
         twin._claim = self._claim
         twin._loop = self._loop
@@ -126,11 +130,6 @@ class TaskWaiter(Waiter[T]):
 
     def is_waiting(self) -> bool:
         return bool(self._claim) and not self.future.done() and not self._loop.is_closed()
-
-    def settle(self, value: T) -> None:
-        self.value = value
-        self.settled = True
-        self._wake()
 
     def hand(self, value: T) -> bool:
         # `claim` and `settle` once more, without the calls: this is how nearly everything is handed over.
@@ -153,11 +152,6 @@ class TaskWaiter(Waiter[T]):
             self._wake()
         return True
 
-    def fail(self, error: BaseException) -> None:
-        self.error = error
-        self.settled = True
-        self._wake()
-
     def _wake(self) -> None:
         if _get_running_loop() is self._loop:
             _finish(self.future)
@@ -174,16 +168,13 @@ class ThreadWaiter(Waiter[T]):
 
     __slots__ = ("_sleep",)
 
-    value: T
-    error: BaseException | None
-    settled: bool
-
     def __init__(self) -> None:
         super().__init__([None])
         self._sleep = allocate_lock()
         self._sleep.acquire()
 
     def branch(self) -> ThreadWaiter[Any]:
+        """The same party once more, to be registered elsewhere: whichever is claimed first, the others are dead."""
         twin: ThreadWaiter[Any] = ThreadWaiter.__new__(ThreadWaiter)
         Waiter.__init__(twin, self._claim)
         twin._sleep = self._sleep
@@ -193,14 +184,7 @@ class ThreadWaiter(Waiter[T]):
         """Block until the waiter is settled, for at most `timeout` seconds; tell whether it was."""
         return self._sleep.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX))
 
-    def settle(self, value: T) -> None:
-        self.value = value
-        self.settled = True
-        self._sleep.release()
-
-    def fail(self, error: BaseException) -> None:
-        self.error = error
-        self.settled = True
+    def _wake(self) -> None:
         self._sleep.release()
 
 
