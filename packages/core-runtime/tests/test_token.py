@@ -50,7 +50,7 @@ async def test_who_gives_up_waiting_is_forgotten() -> None:
     waiter = start_task(token.cancelled())
     await yield_now()
     await cancel_and_wait(waiter)
-    assert token._waiters == []
+    assert not token._waiters
     token.cancel()
 
 
@@ -117,7 +117,7 @@ async def test_what_completes_first_gives_its_value_or_its_error() -> None:
 
     with pytest.raises(LookupError):
         await token.run_until_cancelled(fail())
-    assert token._waiters == []
+    assert not token._waiters
 
 
 async def test_it_is_cancelled_when_the_token_is_and_gives_none() -> None:
@@ -241,7 +241,7 @@ def test_a_thread_waits_for_a_while() -> None:
     token = CancellationToken()
     assert token.blocking_wait(0) is False
     assert token.blocking_wait(0.001) is False
-    assert token._waiters == []
+    assert not token._waiters
     token.cancel()
     assert token.blocking_wait(0) is True
 

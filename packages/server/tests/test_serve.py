@@ -923,8 +923,11 @@ async def test_a_cancelled_start_leaves_nothing_open(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("error", "changed"),
     [
-        (TypeError, {"handler": lambda reader, writer: None}),
         (TypeError, {"handler": None}),
+        (TypeError, {"port": True}),
+        (TypeError, {"limit": "3"}),
+        (TypeError, {"limit": 1.5}),
+        (TypeError, {"drain": "x"}),
         (TypeError, {"host": 80}),
         (ValueError, {"host": ""}),
         (TypeError, {"port": "80"}),

@@ -140,7 +140,7 @@ class Handle(ABC, Generic[T]):
 
     def __repr__(self) -> str:
         core = self._core
-        state = "closed handle" if self._closed else "closed" if core.closed else "open"
+        state = "closed" if self._closed else "of a closed channel" if core.closed else "open"
         room = "unbounded" if core.capacity is None else f"of {core.capacity}"
         return f"<{type(self).__name__} {state}, {len(core.items)} {room} at {id(core):#x}>"
 

@@ -95,6 +95,8 @@ async def map_blocking(function: Callable[[T], U], items: Iterable[T], /, limit:
     """
     if not callable(function):
         raise TypeError(f"map_blocking() needs a function, not {function!r}")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+        raise TypeError(f"limit must be a whole number, or None, not {limit!r}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, or None, not {limit!r}")
     todo = deque(enumerate(items))
@@ -126,16 +128,21 @@ async def map_blocking(function: Callable[[T], U], items: Iterable[T], /, limit:
     except BaseException:
         todo.clear()
         await cancel_and_wait(*handles)
+        _report_failed(errors)
         raise
     if errors:
-        loop = asyncio.get_running_loop()
-        for error in errors[1:]:
-            loop.call_exception_handler({"message": "a further call of map_blocking() failed", "exception": error})
+        _report_failed(errors[1:])
         try:
             raise errors[0]
         finally:
             errors.clear()
     return results
+
+
+def _report_failed(errors: list[BaseException]) -> None:
+    loop = asyncio.get_running_loop()
+    for error in errors:
+        loop.call_exception_handler({"message": "a call of map_blocking() failed", "exception": error})
 
 
 def current_token() -> CancellationToken:
@@ -237,7 +244,8 @@ class _Call(Generic[T]):
     def name(self) -> str:
         if self.function is None:
             return self.label
-        return getattr(self.function, "__qualname__", None) or repr(self.function)
+        # Not its `repr`, which is foreign code, and may be long.
+        return getattr(self.function, "__qualname__", None) or type(self.function).__qualname__
 
     def get_token(self) -> CancellationToken:
         """Its token, which is made when somebody asks. In its own thread."""

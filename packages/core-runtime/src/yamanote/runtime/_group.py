@@ -74,6 +74,8 @@ class TaskGroup:
     )
 
     def __init__(self, *, limit: int | None = None, name: str | None = None) -> None:
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise TypeError(f"limit must be a whole number, or None for no limit, not {limit!r}")
         if limit is not None and limit < 1:
             raise ValueError(f"limit must be at least 1, or None for no limit, not {limit!r}")
         self._limit = limit

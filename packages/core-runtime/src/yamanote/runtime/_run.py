@@ -60,20 +60,36 @@ def run(
         coroutine.close()  # in case the loop could not be made
 
 
+_PATIENCE = 10.0
+"""Seconds that tasks get to end when `run` ends, before they are cancelled once more."""
+_NAMED = 10
+"""How many tasks a warning names."""
+
+
 async def _then_tidy(main: Coroutine[Any, Any, T]) -> T:
     try:
         return await main
     finally:
         left = asyncio.all_tasks()
         left.discard(asyncio.current_task())
-        # Those that have been cancelled already are on their way out.
-        if names := sorted(task.get_name() for task in left if not task.cancelling()):
-            _logger.warning("run() ended before %d of its tasks, which are cancelled: %s", len(names), ", ".join(names))
-        for task in left:
-            if not task.cancelling():
+        # Those that have been cancelled already are on their way out: to cancel them again would end their clean-up.
+        if forgotten := [task for task in left if not task.cancelling()]:
+            _logger.warning("run() ended before %d of its tasks, which are cancelled: %s", *_named(forgotten))
+            for task in forgotten:
                 task.cancel()
-        await wait_for_end(left)
+        if left:
+            await asyncio.wait(left, timeout=_PATIENCE)
+        if stubborn := [task for task in left if not task.done()]:
+            _logger.warning("%d tasks were cancelled and went on; they are cancelled again: %s", *_named(stubborn))
+            for task in stubborn:
+                task.cancel()
+            await wait_for_end(stubborn)
         await finish_blocking()
+
+
+def _named(tasks: list[asyncio.Task[Any]]) -> tuple[int, str]:
+    names = sorted(task.get_name() for task in tasks)
+    return len(names), ", ".join([*names[:_NAMED], "..."] if len(names) > _NAMED else names)
 
 
 @overload

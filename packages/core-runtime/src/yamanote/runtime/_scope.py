@@ -61,6 +61,8 @@ class CancelScope:
     )
 
     def __init__(self, deadline: float | None = None, *, shield: bool = False) -> None:
+        if deadline is not None and not isinstance(deadline, (int, float)):
+            raise TypeError(f"deadline must be a moment on the loop's clock or None, not {deadline!r}")
         self._deadline = deadline
         self._shield = shield
         self._called = False

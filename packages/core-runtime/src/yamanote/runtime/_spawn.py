@@ -554,6 +554,7 @@ async def wait_for_end(futures: Iterable[asyncio.Future[Any]]) -> None:
         while not future.done():
             try:
                 await park(_End(future))
+                break  # done; or its loop is closed, and it will never get any further
             except CancelledError as error:
                 cancelled = cancelled or error
     if cancelled is not None:

@@ -50,7 +50,8 @@ class CancellationToken:
         self._parent: CancellationToken | None = None
         # The first is the reason; any makes it cancelled. Appending is atomic, so the two cannot be seen apart.
         self._reasons: list[str | None] = []
-        self._waiters: list[Waiter[Any]] = []
+        # In order, like a list; but any of them can leave at once. Each operation on it is atomic.
+        self._waiters: dict[Waiter[Any], None] = {}
         self._children: set[weakref.ref[CancellationToken]] = set()
 
     def child_token(self) -> CancellationToken:
@@ -128,24 +129,18 @@ class CancellationToken:
         return CancellationTokenGuard(self)
 
     def register(self, waiter: Waiter[Any], /) -> None:
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
         if self._reasons:
             self._wake_waiters()
 
     def withdraw(self, waiter: Waiter[Any], /) -> None:
-        try:
-            self._waiters.remove(waiter)
-        except ValueError:  # it has been woken, and took nothing that others want
-            pass
+        self._waiters.pop(waiter, None)  # if it has been woken, it took nothing that others want
 
     def _wake_waiters(self) -> None:
         while self._waiters:
-            try:
-                waiter = self._waiters.pop(0)
-            except IndexError:  # another thread woke it
-                return
-            if waiter.claim():
-                waiter.settle(None)
+            for waiter in list(self._waiters):
+                self._waiters.pop(waiter, None)
+                waiter.hand(None)
 
     def __repr__(self) -> str:
         if not self._reasons:

@@ -268,8 +268,8 @@ def refuse_loop_thread(timeout: float | None = None) -> None:
     """
     if _get_running_loop() is not None:
         raise RuntimeError(
-            "this call would block the event loop of its own thread: await the call without `blocking`, "
-            "or make it in another thread (`spawn_blocking`)"
+            "this call would block the event loop of its own thread: use the form for tasks (`await`, `async with`, "
+            "`async for`), or make the call in another thread (`spawn_blocking`)"
         )
     if timeout is not None:
         if not isinstance(timeout, (int, float)):

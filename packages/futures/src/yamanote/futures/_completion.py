@@ -187,9 +187,10 @@ class CompletionQueue(Generic[K, T]):
                 self._match()
 
     def _finish(self, task: asyncio.Task[T]) -> None:
-        key = self._running.pop(task)
+        # In one of the two at any moment: another thread may ask whether anything is left.
         if not self._closed:
-            self._finished.append((key, task))
+            self._finished.append((self._running[task], task))
+        del self._running[task]
         if self._waiters:
             self._match()
 

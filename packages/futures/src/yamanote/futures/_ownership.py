@@ -13,7 +13,7 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, TypeVar
 
-from yamanote.runtime import JoinHandle, make_task
+from yamanote.runtime import JoinHandle, make_task, park
 
 __all__ = ["close_unstarted", "require_awaitables", "result_of", "start_owned"]
 
@@ -36,12 +36,19 @@ def start_owned(awaitable: Awaitable[T], name: str | None, eager: bool) -> Task[
 def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
     if asyncio.isfuture(awaitable):
         # Awaiting a future passes a cancellation on to it; awaiting its handle does not.
-        return _await(JoinHandle(awaitable))
+        return _observe(JoinHandle(awaitable))
+    if isinstance(awaitable, JoinHandle):
+        return _observe(awaitable)
     if isinstance(awaitable, Coroutine):
         return awaitable
     if isawaitable(awaitable):
         return _await(awaitable)
     raise TypeError(f"neither a coroutine nor another awaitable: {awaitable!r}")
+
+
+async def _observe(handle: JoinHandle[T]) -> T:
+    # Not `await handle`: some handles take it for a sign that nobody wants the result when their last awaiter goes.
+    return await park(handle)
 
 
 async def _await(awaitable: Awaitable[T]) -> T:

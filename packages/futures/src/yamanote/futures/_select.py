@@ -115,6 +115,9 @@ async def select(
         except BaseException as error:
             _mark(error, (entry[0],))
             raise
+    if first is not None and not isinstance(first, Mapping):
+        close_unstarted([first, *named.values()])
+        raise TypeError(f"a branch needs a name: select(name=...), not select({first!r})")
     branches = named if first is None else {**first, **named}
     operations: list[tuple[str, Selectable[Any]]] = []
     coroutines: list[tuple[str, Awaitable[Any]]] = []

@@ -7,6 +7,7 @@ from callbacks and neither is awaited, so no cancellation of the task can make a
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -91,7 +92,10 @@ class Connection:
         await loop.connect_accepted_socket(lambda: streams, self._socket, ssl=self._tls)
         self._opening = False
         if not self._aborted:
-            await self._handler(streams.reader, streams.writer)
+            handling: Any = self._handler(streams.reader, streams.writer)
+            if not inspect.isawaitable(handling):
+                raise TypeError(f"the handler {self._handler!r} is not an async function: it returned {handling!r}")
+            await handling
 
     def opened(self, streams: _Streams) -> None:
         """The transport is connected: called by the protocol, before anything else."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 import ssl
 from collections.abc import Generator
@@ -37,8 +36,9 @@ def serve(
     most `limit` connections are open at once: the others wait, unaccepted, in the system's backlog. `drain` is how many
     seconds running handlers get to finish when the server stops, None for as long as they take.
 
-    A connection is closed when its handler returns, after what was written has been sent. A handler that raises ends
-    its own connection and nothing else: the error goes to the loop's exception handler.
+    A connection is closed when its handler returns, after what was written has been sent. (A peer that goes on sending
+    what nobody reads may lose the end of it: TCP answers such data with a reset.) A handler that raises ends its own
+    connection and nothing else: the error goes to the loop's exception handler.
 
     Raises ValueError or TypeError for nonsense, at the call; OSError, when it starts, if it cannot listen.
 
@@ -59,18 +59,22 @@ def serve(
     >>> run(main())
     b'HELLO\\n'
     """
-    if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(type(handler).__call__):
-        raise TypeError(f"handler must be a coroutine function of a reader and a writer, not {handler!r}")
+    if not callable(handler):
+        raise TypeError(f"handler must be an async function of a reader and a writer, not {handler!r}")
     if host is not None and not isinstance(host, str):
         raise TypeError(f"host must be a string or None, not {host!r}")
     if host == "":
         raise ValueError("host is empty: say None to listen on all interfaces")
-    if not isinstance(port, int):
+    if isinstance(port, bool) or not isinstance(port, int):
         raise TypeError(f"port must be an integer, not {port!r}")
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be between 0 and 65535, not {port}")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+        raise TypeError(f"limit must be an integer or None, not {limit!r}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
+    if drain is not None and (isinstance(drain, bool) or not isinstance(drain, (int, float))):
+        raise TypeError(f"drain must be a number of seconds or None, not {drain!r}")
     if drain is not None and not (drain >= 0 and math.isfinite(drain)):
         raise ValueError(f"drain must be 0 or more seconds, or None for no deadline, not {drain}")
     if stop is not None and not isinstance(stop, CancellationToken):
@@ -178,6 +182,8 @@ class Server:
             except asyncio.CancelledError as error:
                 cancelled = error
                 serving.abort()
+                if serving.encloses():  # its handler may be waiting for this very call
+                    break
         if self._stopper is not None:
             await cancel_and_wait(self._stopper)
         if cancelled is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 from yamanote.server._connection import Connection, Handler
@@ -22,6 +22,10 @@ _BATCH = 64
 
 _REST = 1.0
 """Seconds without accepting after the system refused to, mostly for want of file descriptors."""
+
+
+_inside: ContextVar[tuple[Serving, ...]] = ContextVar("yamanote_inside", default=())
+"""The servers in one of whose handlers this is, or in something that it has started."""
 
 
 class Serving:
@@ -42,6 +46,7 @@ class Serving:
         self._loop = asyncio.get_running_loop()
         # Callbacks run in the context of whoever caused them. A connection must not get another connection's variables.
         self._context = copy_context()
+        self._context.run(_inside.set, (*_inside.get(), self))
         self._listeners = listeners
         self._handler = handler
         self._limit = limit
@@ -55,6 +60,10 @@ class Serving:
     def owns(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether `task` is the one of an open connection."""
         return any(connection.task is task for connection in self.connections)
+
+    def encloses(self) -> bool:
+        """Whether who asks runs in one of its handlers, or was started there."""
+        return self in _inside.get()
 
     def close(self) -> None:
         """Stop accepting, and give what is open until the deadline."""

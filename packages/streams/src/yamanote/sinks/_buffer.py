@@ -109,7 +109,7 @@ class Buffer(Sink[T_contra]):
 
     async def _put(self, item: object) -> None:
         try:
-            await self._items.send(item)
+            (await self._items.reserve()).send(item)
         except ChannelClosed:
             self._check()
             raise

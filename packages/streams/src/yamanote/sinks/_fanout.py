@@ -29,7 +29,9 @@ class Fanout(Guarded[T_contra]):
         for sink in sinks:
             if not isinstance(sink, Sink):
                 raise TypeError(f"fanout() needs sinks, not {sink!r}")
-        self._sinks = sinks
+        self._sinks: tuple[Sink[Any], ...] = tuple(
+            one for sink in sinks for one in (sink._sinks if isinstance(sink, Fanout) else (sink,))
+        )
         self._item: Any = None
         self._missing: deque[Sink[Any]] = deque()
         """Who is still to get the item."""

@@ -78,7 +78,9 @@ class FileSink(Guarded[object]):
         self._check()
         if self._writing is not None:
             await self._write()  # this one may not contain the last line; if so, that is in the next one
-        if self._lines or self._writing is not None:
+        if self._closing is not None:
+            await asyncio.wait([self._closing])  # it writes what is left, alone
+        elif self._lines or self._writing is not None:
             await self._write()
         if self._error is not None:
             raise self._error

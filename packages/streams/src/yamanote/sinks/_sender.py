@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from yamanote.channels import ChannelClosed, Sender
 from yamanote.sinks._sink import Sink, SinkClosed
 
 __all__ = ["SenderSink", "drain"]
@@ -11,19 +12,11 @@ __all__ = ["SenderSink", "drain"]
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
-class Sends(Protocol[T_contra]):
-    """What `SenderSink` needs of the sending end of a channel."""
-
-    async def send(self, item: T_contra, /) -> object: ...
-
-    def close(self) -> object: ...
-
-
 class SenderSink(Sink[T_contra]):
     """A sink that sends each item through `sender`, which it owns: closing the sink closes the sender.
 
-    An item has arrived when it is in the channel, so flushing does nothing. `feed` raises what `sender.send` raises
-    (ChannelClosed when nobody receives any more), and is as cancel safe.
+    An item has arrived when it is in the channel, so flushing does nothing. `feed` raises ChannelClosed, with the item
+    in `refused`, when nobody receives any more. **Cancel safety**: an item whose `feed` was cancelled was not sent.
 
     >>> from yamanote.channels import channel
     >>> from yamanote.runtime import run
@@ -40,14 +33,20 @@ class SenderSink(Sink[T_contra]):
 
     __slots__ = ("_closed", "_sender")
 
-    def __init__(self, sender: Sends[T_contra]) -> None:
+    def __init__(self, sender: Sender[T_contra]) -> None:
         self._sender = sender
         self._closed = False
 
     async def feed(self, item: T_contra) -> None:
         if self._closed:
             raise SinkClosed(f"{self!r} has been closed")
-        await self._sender.send(item)
+        try:
+            # Not `send`: that one, when it is cancelled, may have sent the item all the same.
+            permit = await self._sender.reserve()
+        except ChannelClosed as closed:
+            closed.refused = (item,)
+            raise
+        permit.send(item)
 
     async def flush(self) -> None:
         if self._closed:

@@ -105,6 +105,9 @@ class _Buffered(Pipeline[T_co]):
         self._waiting = True
         try:
             self._note(await self._queue.pop())
+        except LookupError:
+            if not self._over:
+                raise
         finally:
             self._waiting = False
 
@@ -121,6 +124,10 @@ class _Buffered(Pipeline[T_co]):
 
     def _exhaust(self, failure: BaseException | None) -> None:
         self._exhausted = True
+        if self._over and isinstance(failure, Exception):  # nobody pulls any more
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"closing {self} failed", "exception": failure}
+            )
         self._failure = failure
 
     def _run(self, item: Any) -> asyncio.Task[Any]:

@@ -38,7 +38,8 @@ class _Calls(Pipeline[T_co]):
             except Exception as error:
                 await self._end(error)
             else:
-                return self._held.pop(), answer
+                if not self._over:
+                    return self._held.pop(), answer
         self.raise_end()
 
     async def _close(self) -> None:

@@ -96,11 +96,17 @@ class ChunksTimeout(Pipeline[list[Any]]):
         self._wake()
 
     def _exhaust(self, failure: BaseException | None) -> None:
-        self._exhausted = True
-        self._error = failure
+        if not self._exhausted:  # else it has been closed
+            self._exhausted = True
+            self._error = failure
+        elif isinstance(failure, Exception):  # nobody pulls any more
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"closing {self} failed", "exception": failure}
+            )
         self._wake()
 
     async def _close(self) -> None:
+        self._exhausted = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

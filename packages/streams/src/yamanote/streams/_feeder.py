@@ -56,7 +56,12 @@ class Feeder:
         try:
             await self._source.close()
         except Exception as error:
-            failure = failure or error
+            if failure is None:
+                failure = error
+            elif failure is not error:
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"closing {self._source} failed", "exception": error}
+                )
         finally:
             self._ended(failure)
         if isinstance(failure, asyncio.CancelledError):

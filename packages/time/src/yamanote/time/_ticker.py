@@ -153,15 +153,16 @@ class Ticker:
     def _arm(self) -> None:
         self._disarm()
         if self._loop is not None and not self._is_abandoned():
-            self._timer = self._loop.call_at(self._due(self._loop.time()), self._fire)
+            due = self._due(self._loop.time())
+            self._timer = self._loop.call_at(due, self._fire, due)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _fire(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and self._loop is not None:
+    def _fire(self, due: float) -> None:
+        self._timer = None
+        if self._loop is not None:
             # A loop may call a timer early by the resolution of its clock; the tick is due all the same.
-            self._serve(max(self._loop.time(), timer.when()))
+            self._serve(max(self._loop.time(), due))

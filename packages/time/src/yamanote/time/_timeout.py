@@ -126,13 +126,15 @@ async def _within(limit: float | None, absolute: bool, awaitable: Awaitable[T]) 
     """The call form."""
     deadline = limit if absolute or limit is None else get_running_loop().time() + limit
     steps = awaitable if type(awaitable) is CoroutineType else _await(awaitable)
-    try:
-        waiting = steps.send(None)
-    except StopIteration as finished:
-        return finished.value  # type: ignore[no-any-return]
-    scope = CancelScope(deadline)
+    scope = CancelScope()  # around the first step too: scopes in there must find it outside of them
     scope.__enter__()
     try:
+        try:
+            waiting = steps.send(None)
+        except StopIteration as finished:
+            scope.__exit__(None, None, None)
+            return finished.value  # type: ignore[no-any-return]
+        scope.deadline = deadline
         value: T = await _resume(waiting, steps)
     except BaseException as error:
         if scope.__exit__(type(error), error, error.__traceback__):
