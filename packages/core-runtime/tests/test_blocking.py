@@ -16,6 +16,7 @@ import pytest
 from yamanote.runtime import (
     JoinError,
     JoinHandle,
+    TaskGroup,
     _blocking,
     current_token,
     map_blocking,
@@ -580,3 +581,56 @@ def test_a_forked_child_has_a_pool_of_its_own() -> None:
         """
     )
     assert output.split() == ["child", "3", "parent", "3"]
+
+
+def test_a_callable_that_cannot_be_shown_is_called_all_the_same():
+    class Shy:
+        def __call__(self):
+            return "called"
+
+        def __repr__(self):
+            raise RuntimeError("not to be shown")
+
+    async def main():
+        handle = spawn_blocking(Shy())
+        return await handle, handle.name
+
+    result, name = run(main())
+    assert result == "called"
+    assert name.endswith("Shy")
+
+
+def test_errors_of_calls_that_nobody_waits_for_any_more_are_reported():
+    reports = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context["exception"]))
+        inside, go_on = threading.Event(), threading.Event()
+
+        def fail(number):
+            inside.set()
+            go_on.wait(10)
+            raise ValueError(number)
+
+        mapping = asyncio.ensure_future(map_blocking(fail, [1], limit=1))
+        while not inside.is_set():
+            await asyncio.sleep(0)
+        mapping.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await mapping
+
+    run(main())
+    assert [str(error) for error in reports] == ["1"]
+
+
+@pytest.mark.parametrize("limit", [1.5, "2", True])
+def test_a_limit_that_is_no_whole_number_is_refused(limit):
+    async def main():
+        with pytest.raises(TypeError, match="limit"):
+            await map_blocking(len, ["a"], limit=limit)
+        with pytest.raises(TypeError, match="limit"):
+            TaskGroup(limit=limit)
+
+    run(main())

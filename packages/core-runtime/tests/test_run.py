@@ -213,3 +213,39 @@ def test_main_refuses_what_is_no_async_function() -> None:
 
         @main  # type: ignore[arg-type]
         def plain() -> None: ...
+
+
+def test_a_task_that_swallowed_its_cancellation_does_not_keep_the_program(monkeypatch, caplog):
+    monkeypatch.setattr("yamanote.runtime._run._PATIENCE", 0.01)
+    ended = []
+
+    async def stubborn():
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(True)
+
+    async def main():
+        handle = spawn(stubborn(), name="stubborn")
+        await yield_now()
+        handle.abort()
+        await yield_now()
+
+    run(main())
+    assert ended == [True]
+    assert "cancelled again: stubborn" in caplog.text
+
+
+def test_a_warning_names_a_few_tasks_not_all(caplog):
+    async def main():
+        for number in range(40):
+            spawn(asyncio.sleep(3600), name=f"task-{number:02}")
+
+    run(main())
+    assert "before 40 of its tasks" in caplog.text
+    assert "task-09, ..." in caplog.text
+    assert "task-10" not in caplog.text

@@ -692,3 +692,13 @@ async def test_cancel_and_wait_reaches_tasks_of_other_loops() -> None:
     ready.wait()
     await cancel_and_wait(started[0])
     assert join() == "aborted"
+
+
+async def test_a_task_of_a_closed_loop_is_not_waited_for():
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(asyncio.sleep(3600))
+    await asyncio.to_thread(loop.run_until_complete, asyncio.sleep(0))
+    loop.close()
+    await asyncio.wait_for(cancel_and_wait(task), 5)
+    task._log_destroy_pending = False
+    task.get_coro().close()

@@ -648,3 +648,22 @@ def test_a_party_of_a_closed_loop_is_skipped() -> None:
             assert (await queue.pop())[0] == "key"
 
     asyncio.run(main())
+
+
+async def test_a_task_that_has_just_finished_is_never_out_of_sight_of_another_thread() -> None:
+    """Running, or finished: whoever looks in between would take the queue for empty."""
+    queue: CompletionQueue[str, int] = CompletionQueue()
+    lengths: list[int] = []
+
+    class Finished(type(queue._finished)):  # type: ignore[misc]
+        def append(self, entry: Any) -> None:
+            lengths.append(len(queue))
+            super().append(entry)
+            lengths.append(len(queue))
+
+    queue._finished = Finished()
+    async with queue:
+        queue.add(asyncio.sleep(0, 1), "one")
+        assert (await queue.pop())[1].result() == 1
+    assert all(lengths)
+    assert len(lengths) == 2

@@ -3,12 +3,13 @@
 import asyncio
 import gc
 import sys
+import threading
 from typing import Any
 
 import pytest
 
 from yamanote.futures import race
-from yamanote.runtime import JoinError, spawn, yield_now
+from yamanote.runtime import JoinError, spawn, spawn_blocking, yield_now
 
 
 async def turns(count: int, value: Any = None) -> Any:
@@ -182,3 +183,11 @@ async def test_nonsense_is_refused_and_nothing_begins() -> None:
     with pytest.raises(TypeError):
         await race(begin)  # type: ignore[arg-type]
     assert others() == set()
+
+
+async def test_a_blocking_call_that_loses_goes_on() -> None:
+    go_on = threading.Event()
+    handle = spawn_blocking(go_on.wait, 10)
+    assert await race(handle, asyncio.sleep(0, "first")) == "first"
+    go_on.set()
+    assert await handle

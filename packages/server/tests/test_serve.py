@@ -969,3 +969,34 @@ async def test_a_server_runs_once() -> None:
     with pytest.raises(RuntimeError, match="has run already"):
         async with server:
             pass
+
+
+async def test_a_handler_may_wait_for_a_task_that_shuts_its_server_down() -> None:
+    async def handler(reader: StreamReader, writer: StreamWriter) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.shutdown())
+
+    async with asyncio.timeout(10):
+        async with serve(handler, HOST, 0, drain=0.01) as server:
+            reader, writer = await asyncio.open_connection(HOST, server.port)
+            await reader.read()
+            writer.close()
+
+
+async def test_a_plain_function_that_returns_a_coroutine_is_a_handler() -> None:
+    async with serve(lambda reader, writer: echo(reader, writer), HOST, 0) as server:
+        reader, writer = await asyncio.open_connection(HOST, server.port)
+        writer.write(b"hello\n")
+        writer.write_eof()
+        assert await reader.read() == b"hello\n"
+        writer.close()
+
+
+async def test_a_handler_that_is_not_async_is_reported_by_name() -> None:
+    reports: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context["exception"]))
+    async with serve(lambda reader, writer: None, HOST, 0) as server:  # type: ignore[arg-type,return-value]
+        reader, writer = await asyncio.open_connection(HOST, server.port)
+        assert await reader.read() == b""
+        writer.close()
+    assert "not an async function" in str(reports[0])

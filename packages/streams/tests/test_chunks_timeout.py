@@ -267,3 +267,49 @@ async def test_a_closed_stream_is_not_kept_alive_by_its_clock() -> None:
 def test_wrong_times_are_refused_at_the_call(seconds: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="seconds"):
         streams.iter([1]).chunks_timeout(1, seconds)
+
+
+@pytest.mark.parametrize("wait", ["chunks_timeout", "buffered", "map"])
+async def test_who_pulls_while_the_stream_is_closed_sees_the_end(wait: str) -> None:
+    async def slow(item: int) -> int:
+        await asyncio.sleep(0.01)
+        return item
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(0.01)
+        yield 2
+
+    source = streams.iter(numbers() if wait == "chunks_timeout" else [1, 2])
+    stream: Any = {
+        "chunks_timeout": lambda: source.chunks_timeout(5, 60),
+        "buffered": lambda: source.map(slow).buffered(2),
+        "map": lambda: source.map(slow),
+    }[wait]()
+
+    async def pull() -> list[Any]:
+        return [item async for item in stream]
+
+    pulling = asyncio.create_task(pull())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await stream.aclose()
+    gathered = [[1]] if wait == "chunks_timeout" else []
+    assert await asyncio.wait_for(pulling, 5) == gathered
+
+
+async def test_an_error_of_the_source_when_it_is_closed_early_is_reported() -> None:
+    reports: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(str(context["exception"])))
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                await asyncio.sleep(0)
+        finally:
+            raise OSError("cannot be closed")
+
+    async with streams.iter(numbers()).chunks_timeout(2, 60) as stream:
+        assert await anext(stream) == [1, 1]
+    assert reports == ["cannot be closed"]

@@ -195,3 +195,57 @@ async def test_feeding_while_a_cancelled_item_is_owed_keeps_the_order() -> None:
 async def test_what_is_no_sink_is_refused() -> None:
     with pytest.raises(TypeError, match="sinks"):
         Part().fanout([])  # type: ignore[arg-type]
+
+
+class Gate(Sink[Any]):
+    """Takes nothing before its gate is open."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+        self.gate = asyncio.Event()
+
+    async def feed(self, item: Any) -> None:
+        await self.gate.wait()
+        self.got.append(item)
+
+    async def flush(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_buffer_behind_a_fan_out_gets_an_item_once_whenever_feeding_it_is_cancelled(turns: int) -> None:
+    gate, other = Gate(), Gate()
+    other.gate.set()
+    sink = other.fanout(gate.buffer(1))
+    await sink.feed(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await sink.feed(1)
+    feeding = asyncio.create_task(sink.feed(2))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    gate.gate.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    feeding.cancel()
+    await asyncio.wait([feeding])
+    await sink.feed(3)
+    await sink.close()
+    assert gate.got == other.got == [0, 1, 2, 3]
+
+
+async def test_a_nested_fan_out_gives_an_item_once_to_each_although_feeding_it_is_cancelled() -> None:
+    first, second, third = Gate(), Gate(), Gate()
+    first.gate.set()
+    second.gate.set()
+    sink = first.fanout(second.fanout(third))
+    feeding = asyncio.create_task(sink.feed(1))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    feeding.cancel()
+    await asyncio.wait([feeding])
+    third.gate.set()
+    await sink.feed(2)
+    await sink.close()
+    assert first.got == second.got == third.got == [1, 2]

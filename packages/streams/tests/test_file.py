@@ -231,3 +231,15 @@ async def test_a_full_disk_is_reported_once():
         async with FileSink("/dev/full") as sink:
             await sink.send("x")
     assert reports == []
+
+
+async def test_a_flush_beside_a_close_loses_nothing(path: Path) -> None:
+    for _ in range(20):
+        sink = FileSink(path, mode="write")
+        await sink.feed("first")
+        first = asyncio.create_task(sink.flush())
+        await asyncio.sleep(0)
+        await sink.feed("second")
+        rest = [asyncio.create_task(sink.flush()), asyncio.create_task(sink.close())]
+        await asyncio.gather(first, *rest)
+        assert path.read_text() == "first\nsecond\n"

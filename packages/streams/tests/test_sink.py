@@ -145,3 +145,29 @@ async def test_a_cancelled_feed_of_a_sender_sink_has_not_accepted_the_item() -> 
         assert await receiver.recv() == 1
         await sink.feed(3)
         assert await receiver.recv() == 3
+
+
+async def test_an_item_whose_feed_was_cancelled_was_not_sent() -> None:
+    """Also when room was made for it in that very turn."""
+    sender, receiver = channel(1)
+    async with receiver, SenderSink(sender) as sink:
+        await sink.feed(0)
+        feeding = asyncio.create_task(sink.feed(1))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert receiver.recv_nowait() == 0
+        feeding.cancel()
+        await asyncio.wait([feeding])
+        assert feeding.cancelled()
+        assert len(receiver) == 0
+        await sink.feed(2)
+        assert receiver.recv_nowait() == 2
+
+
+async def test_a_sink_of_a_sender_brings_back_what_is_refused() -> None:
+    sender, receiver = channel(1)
+    async with SenderSink(sender) as sink:
+        receiver.close()
+        with pytest.raises(ChannelClosed) as caught:
+            await sink.feed("a")
+        assert caught.value.refused == ("a",)

@@ -428,3 +428,17 @@ def test_what_cannot_be_awaited_is_refused_by_name() -> None:
         timeout(1, "work")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="awaitable"):
         timeout(1, ready)  # type: ignore[call-overload]
+
+
+async def test_the_call_form_respects_a_shield_that_is_entered_in_the_first_step():
+    ended = []
+
+    async def work() -> None:
+        with CancelScope(shield=True):
+            await asyncio.sleep(0.02)
+            ended.append(True)
+        await asyncio.sleep(3600)
+
+    with pytest.raises(TimeoutError):
+        await timeout(0.001, work())
+    assert ended == [True]
