@@ -356,3 +356,20 @@ def test_draining_ten_times_the_tasks_is_ten_times_the_work() -> None:
 async def test_it_shows_its_names() -> None:
     async with task_set(a=never(), b=never()) as tasks:
         assert repr(tasks) == "<TaskSet a, b>"
+
+
+async def test_of_two_who_select_from_one_set_the_one_who_is_left_with_nothing_learns_it() -> None:
+    go_on = asyncio.Event()
+
+    async def work() -> str:
+        await go_on.wait()
+        return "done"
+
+    async with task_set(work=work()) as tasks:
+        workers = [asyncio.create_task(select(tasks)) for _ in range(2)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        go_on.set()
+        first, second = await asyncio.wait_for(asyncio.gather(*workers, return_exceptions=True), 5)
+        assert first == ("work", "done")
+        assert isinstance(second, ValueError)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, final
 
 from yamanote.futures._ownership import close_unstarted, start_owned
-from yamanote.runtime import BUDGET, Waiter, park, yield_now
+from yamanote.runtime import BUDGET, Selectable, Waiter, park, yield_now
 
 __all__ = ["CompletionQueue"]
 
@@ -104,7 +104,11 @@ class CompletionQueue(Generic[K, T]):
         else:
             self._budget -= 1
             return entry
-        return await park(_Wait(self, _UNTIL_EMPTY))
+        return await park(self.until_empty())
+
+    def until_empty(self) -> Selectable[tuple[K, asyncio.Task[T]]]:
+        """What to select over for the wait of `pop`, which ends with LookupError when no task is left."""
+        return _Wait(self, _UNTIL_EMPTY)
 
     def cancel_all(self) -> None:
         """Ask every task that runs to stop. They finish, and are handed over, like any other. Does not wait."""
@@ -212,7 +216,7 @@ class CompletionQueue(Generic[K, T]):
                 self._end_waits()
 
     def _end_waits(self) -> None:
-        for waiter in list(self._waiters):
+        for waiter in self._waiters.copy():  # in one operation: other threads park meanwhile
             if waiter.operation is _UNTIL_ENDED:
                 if not self._running:
                     self._waiters.remove(waiter)

@@ -72,7 +72,8 @@ async def select(
 
     Raises what the branch raises (ChannelClosed of a closed receiver, JoinError of a cancelled task); `failed_branch`
     tells which it was, and so does a note on the error. Raises TimeoutError when nothing was ready within `timeout`
-    seconds; with 0 it does not wait. Raises ValueError when every branch is disabled, or the set is empty.
+    seconds; with 0 it does not wait. Raises ValueError when every branch is disabled, or the set is empty, or
+    becomes so while others take the rest.
 
     **Cancel safety**: a cancelled call takes nothing. **Threads**: branches may belong to other threads and loops, as
     far as they allow it themselves.
@@ -108,8 +109,11 @@ async def select(
             raise ValueError("the task set is empty")
         else:
             _rounds.ready = 0
-            parked: Coroutine[Any, Any, tuple[str, asyncio.Task[Any]]] = park(first)
-            entry = first._taken(await (parked if timeout is None else limit(timeout, parked)))
+            parked: Coroutine[Any, Any, tuple[str, asyncio.Task[Any]]] = park(first._until_empty())
+            try:
+                entry = first._taken(await (parked if timeout is None else limit(timeout, parked)))
+            except LookupError:  # another party has taken the last one
+                raise ValueError("the task set is empty") from None
         try:
             return entry[0], result_of(entry[1])
         except BaseException as error:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, final
 
 from yamanote.futures._completion import CompletionQueue
 from yamanote.futures._ownership import close_unstarted, require_awaitables
-from yamanote.runtime import Waiter
+from yamanote.runtime import Selectable, Waiter
 
 __all__ = ["TaskSet", "task_set"]
 
@@ -134,6 +134,10 @@ class TaskSet(Generic[T]):
 
     def withdraw(self, waiter: Waiter[Any], /) -> None:
         self._queue.withdraw(waiter)
+
+    def _until_empty(self) -> Selectable[tuple[str, asyncio.Task[T]]]:
+        """The set, for a wait that ends with LookupError when no task is left."""
+        return self._queue.until_empty()
 
     def _pop_nowait(self) -> tuple[str, asyncio.Task[T]] | None:
         entry = self._queue.pop_nowait()
