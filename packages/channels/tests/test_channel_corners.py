@@ -226,6 +226,38 @@ async def test_an_item_comes_back_before_later_ones_although_earlier_ones_are_go
         assert [rx.recv_nowait(), rx.recv_nowait()] == ["b", "c"]
 
 
+async def test_an_equal_item_at_the_front_is_not_taken_for_the_one_that_came_back_before():
+    tx, rx = channel_unbounded()
+    with tx, rx:
+        first = rx.recv()
+        first.send(None)
+        tx.send_nowait(1)
+        first.close()
+        assert rx.recv_nowait() == 1
+        second = rx.recv()
+        second.send(None)
+        tx.send_nowait(2)
+        tx.send_nowait(1)
+        second.close()
+        assert [rx.recv_nowait(), rx.recv_nowait()] == [2, 1]
+
+
+async def test_a_channel_does_not_keep_an_item_that_came_back_and_was_received():
+    class Item:
+        pass
+
+    tx, rx = channel_unbounded()
+    with tx, rx:
+        receiving = rx.recv()
+        receiving.send(None)
+        tx.send_nowait(Item())
+        receiving.close()
+        del receiving
+        alive = weakref.ref(rx.recv_nowait())
+        gc.collect()
+        assert alive() is None
+
+
 async def test_a_dead_want_of_a_closed_loop_holds_nobody_up():
     tx, rx = channel(3)
     loop = asyncio.new_event_loop()

@@ -80,8 +80,8 @@ class Handover(PermitPool, Generic[T]):
     """What the channel was closed with."""
     handed: int
     """How many items were handed to parked receivers."""
-    returned: list[tuple[int, T]]
-    """Those of them that came back last, oldest first, with their numbers."""
+    returned: list[tuple[int, int, int]]
+    """Those of them that came back last, oldest first: number, identity, and how many had been handed over by then."""
     late: list[T]
     """Items that came after the end, for their senders to fetch."""
     undelivered: Callable[[T], object] | None
@@ -176,11 +176,13 @@ class Handover(PermitPool, Generic[T]):
 
         Several may come back, in any order. Those that are still at the front stand there by their numbers.
         """
-        returned = self.returned
-        while returned and not (self.items and self.items[0] is returned[0][1]):
+        # A hand-over takes the front: what had come back before this item was handed over is not there any more.
+        returned = [entry for entry in self.returned if entry[2] >= number]
+        while returned and not (self.items and id(self.items[0]) == returned[0][1]):
             del returned[0]  # it has been received since
-        place = bisect([earlier for earlier, _ in returned], number)
-        returned.insert(place, (number, item))
+        place = bisect([earlier for earlier, _, _ in returned], number)
+        returned.insert(place, (number, id(item), self.handed))
+        self.returned = returned
         self.items.insert(place, item)
 
     def fetch_late(self, item: T) -> None:
