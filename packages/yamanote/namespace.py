@@ -14,6 +14,9 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "src" / "yamanote" / "__init__.py"
 
+# A test kit does not belong into a program: `yamanote[testing]` installs it, and `yamanote.testing` is its only name.
+APART = {"testing"}
+
 # These stay in their area, and this is why. Any other name that two areas give to different things is an error.
 AT_HOME = {
     ("runtime", "time"): "`yamanote.time` is the area",
@@ -44,9 +47,10 @@ class Area:
 
 
 def find_areas() -> dict[str, Area]:
-    """Every area of the checkout, by name."""
+    """Every area of the namespace, by name."""
     packages = (path.parent for path in HERE.parent.glob("*/src/yamanote/*/__init__.py"))
-    return {package.name: Area(package) for package in sorted(packages, key=lambda package: package.name)}
+    areas = (package for package in packages if package.name not in APART)
+    return {package.name: Area(package) for package in sorted(areas, key=lambda package: package.name)}
 
 
 def source_of(module: str) -> Path | None:

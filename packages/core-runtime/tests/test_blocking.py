@@ -409,7 +409,7 @@ async def test_a_call_that_comes_just_before_a_thread_rests_is_made(two_threads:
     pool._idle = Idle()
     made = threading.Event()
     call = _blocking._Call(made.set, (), {}, _blocking._inbox_of(asyncio.get_running_loop()))
-    call.inbox.unfinished += 1
+    call.inbox.unfinished.add(call)
     brings = Brings(call, pool)
     await spawn_blocking(len, "")
     assert await asyncio.to_thread(made.wait, 10)
@@ -431,7 +431,7 @@ async def test_a_call_that_comes_just_before_a_thread_ends_is_made(two_threads: 
     lock, pool._changing = pool._changing, Changing()  # type: ignore[assignment]
     made = threading.Event()
     call = _blocking._Call(made.set, (), {}, _blocking._inbox_of(asyncio.get_running_loop()))
-    call.inbox.unfinished += 1
+    call.inbox.unfinished.add(call)
     brings = Brings(call, pool)
     await spawn_blocking(len, "")
     assert await asyncio.to_thread(made.wait, 10)

@@ -353,3 +353,22 @@ async def test_it_shows_its_state() -> None:
         assert "open" in repr(scope) and "shield" in repr(scope)
         scope.cancel()
     assert "closed, cancelled" in repr(scope)
+
+
+async def test_to_move_a_deadline_back_arms_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    with CancelScope(deadline=loop.time() + 100) as scope:
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_at", None)
+            for seconds in range(100, 200):
+                scope.deadline = loop.time() + seconds
+    assert not scope.cancel_called
+
+
+async def test_a_deadline_that_was_moved_back_is_the_one_that_counts() -> None:
+    loop = asyncio.get_running_loop()
+    with CancelScope(deadline=loop.time() + 0.001) as scope:
+        moved = scope.deadline = loop.time() + 0.005
+        await asyncio.sleep(3600)
+    assert scope.cancelled_caught
+    assert loop.time() >= moved - 1e-6

@@ -575,6 +575,33 @@ async def test_an_error_that_was_settled_and_given_back_is_reported_unless_anoth
     assert len(await reports.collect()) == 1
 
 
+@pytest.mark.parametrize("ask", [_await, park])
+async def test_an_error_is_reported_as_soon_as_nobody_can_ask_for_it_any_more(ask: Any) -> None:
+    reports = Reports()
+    release = asyncio.Event()
+
+    async def fail() -> None:
+        await release.wait()
+        raise LookupError
+
+    gc.collect()
+    gc.disable()
+    try:
+        handle = spawn(fail())
+        waiter = start_task(ask(handle))
+        await yield_now()
+        await cancel_and_wait(waiter)
+        del waiter
+        release.set()
+        await asyncio.wait([handle._future])
+        assert reports.contexts == []
+        del handle
+        await yield_now()
+        assert len(reports.contexts) == 1
+    finally:
+        gc.enable()
+
+
 async def test_an_error_that_was_raised_by_a_handle_is_no_reference_cycle() -> None:
     class Error(Exception):
         pass
@@ -587,16 +614,17 @@ async def test_an_error_that_was_raised_by_a_handle_is_no_reference_cycle() -> N
     gc.disable()
     try:
         for wait in (False, True):
-            handle = spawn(fail())
-            if wait:
-                await asyncio.wait([handle._future])
-            try:
-                await handle
-            except Error as error:
-                gone = weakref.ref(error)
-            del handle
-            await yield_now()
-            assert gone() is None
+            for through_park in (False, True):
+                handle = spawn(fail())
+                if wait:
+                    await asyncio.wait([handle._future])
+                try:
+                    await (park(handle) if through_park else handle)
+                except Error as error:
+                    gone = weakref.ref(error)
+                del handle
+                await yield_now()
+                assert gone() is None
     finally:
         gc.enable()
 

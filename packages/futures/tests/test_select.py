@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from yamanote.futures import CompletionQueue, failed_branch, select, set_random_source, task_set
-from yamanote.runtime import BUDGET, CancellationToken, JoinError, Waiter, spawn, yield_now
+from yamanote.futures import CompletionQueue, failed_branch, select, task_set
+from yamanote.runtime import BUDGET, CancellationToken, JoinError, Waiter, set_random_source, spawn, yield_now
 from yamanote.time import interval, interval_at, time
 
 

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from .futures import join as join
     from .futures import race as race
     from .futures import select as select
-    from .futures import set_random_source as set_random_source
     from .futures import task_set as task_set
     from .futures import try_join as try_join
     from .runtime import BUDGET as BUDGET
@@ -59,16 +58,22 @@ if TYPE_CHECKING:
     from .runtime import TaskWaiter as TaskWaiter
     from .runtime import ThreadWaiter as ThreadWaiter
     from .runtime import Waiter as Waiter
+    from .runtime import busy_calls as busy_calls
     from .runtime import cancel_and_wait as cancel_and_wait
     from .runtime import current_token as current_token
+    from .runtime import describe as describe
+    from .runtime import dump as dump
+    from .runtime import is_thread_parked as is_thread_parked
     from .runtime import main as main
     from .runtime import make_task as make_task
     from .runtime import map_blocking as map_blocking
     from .runtime import park as park
     from .runtime import park_thread as park_thread
+    from .runtime import random_source as random_source
     from .runtime import refuse_loop_thread as refuse_loop_thread
     from .runtime import run as run
     from .runtime import scope as scope
+    from .runtime import set_random_source as set_random_source
     from .runtime import spawn as spawn
     from .runtime import spawn_blocking as spawn_blocking
     from .runtime import start_task as start_task
@@ -98,9 +103,11 @@ if TYPE_CHECKING:
     from .threads import from_thread as from_thread
     from .threads import run_in_thread_loop as run_in_thread_loop
     from .threads import to_thread as to_thread
+    from .time import DeadlockError as DeadlockError
     from .time import Instant as Instant
     from .time import Interval as Interval
     from .time import MissedTickBehavior as MissedTickBehavior
+    from .time import VirtualClock as VirtualClock
     from .time import instant as instant
     from .time import interval as interval
     from .time import interval_at as interval_at
@@ -135,6 +142,7 @@ _AREA_OF = {
     "ChannelStatistics": "channels",
     "CompletionQueue": "futures",
     "CriticalSection": "runtime",
+    "DeadlockError": "time",
     "Event": "sync",
     "FileSink": "sinks",
     "Guard": "sync",
@@ -166,22 +174,27 @@ _AREA_OF = {
     "ThreadWaiter": "runtime",
     "UnboundedSender": "channels",
     "VersionedCell": "sync",
+    "VirtualClock": "time",
     "Waiter": "runtime",
     "Want": "sync",
     "WeakSender": "channels",
     "When": "sync",
     "async_stream": "streams",
+    "busy_calls": "runtime",
     "cancel_and_wait": "runtime",
     "channel": "channels",
     "channel_unbounded": "channels",
     "current_token": "runtime",
+    "describe": "runtime",
     "drain": "sinks",
+    "dump": "runtime",
     "failed_branch": "futures",
     "from_thread": "threads",
     "gather": "futures",
     "instant": "time",
     "interval": "time",
     "interval_at": "time",
+    "is_thread_parked": "runtime",
     "iter": "streams",
     "join": "futures",
     "main": "runtime",
@@ -190,13 +203,14 @@ _AREA_OF = {
     "park": "runtime",
     "park_thread": "runtime",
     "race": "futures",
+    "random_source": "runtime",
     "refuse_loop_thread": "runtime",
     "run": "runtime",
     "run_in_thread_loop": "threads",
     "scope": "runtime",
     "select": "futures",
     "serve": "server",
-    "set_random_source": "futures",
+    "set_random_source": "runtime",
     "sleep": "time",
     "sleep_until": "time",
     "spawn": "runtime",
@@ -224,6 +238,7 @@ __all__ = [
     "ChannelStatistics",
     "CompletionQueue",
     "CriticalSection",
+    "DeadlockError",
     "Event",
     "FileSink",
     "Guard",
@@ -255,22 +270,27 @@ __all__ = [
     "ThreadWaiter",
     "UnboundedSender",
     "VersionedCell",
+    "VirtualClock",
     "Waiter",
     "Want",
     "WeakSender",
     "When",
     "async_stream",
+    "busy_calls",
     "cancel_and_wait",
     "channel",
     "channel_unbounded",
     "current_token",
+    "describe",
     "drain",
+    "dump",
     "failed_branch",
     "from_thread",
     "gather",
     "instant",
     "interval",
     "interval_at",
+    "is_thread_parked",
     "join",
     "main",
     "make_task",
@@ -278,6 +298,7 @@ __all__ = [
     "park",
     "park_thread",
     "race",
+    "random_source",
     "refuse_loop_thread",
     "run",
     "run_in_thread_loop",

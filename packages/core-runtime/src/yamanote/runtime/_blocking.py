@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 import threading
-from _thread import allocate_lock
+from _thread import allocate_lock, get_ident
 from asyncio import CancelledError, _get_running_loop
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -27,9 +27,9 @@ from typing import Any, Generic, ParamSpec, TypeVar, final
 from yamanote.runtime._scope import CancelScope
 from yamanote.runtime._spawn import JoinError, JoinHandle, cancel_and_wait, no_loop
 from yamanote.runtime._token import CancellationToken
-from yamanote.runtime._waiter import Waiter
+from yamanote.runtime._waiter import Waiter, is_thread_parked
 
-__all__ = ["current_token", "finish_blocking", "map_blocking", "spawn_blocking"]
+__all__ = ["busy_calls", "current_token", "finish_blocking", "map_blocking", "spawn_blocking"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -72,7 +72,7 @@ def spawn_blocking(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwarg
     except BaseException:
         call.claim()
         raise
-    call.inbox.unfinished += 1
+    call.inbox.unfinished.add(call)
     return _BlockingHandle(call)
 
 
@@ -156,6 +156,16 @@ def current_token() -> CancellationToken:
     return call.get_token()
 
 
+def busy_calls(loop: asyncio.AbstractEventLoop) -> list[str]:
+    """The names of the calls that threads have yet to make for `loop`, or are making, through `spawn_blocking`.
+
+    A call counts until its result has arrived on the loop; it does not while its thread is parked (waits in one of our
+    own blocking calls). For clocks, which must not run ahead of threads; in the thread of the loop.
+    """
+    calls = _inbox_of(loop).unfinished
+    return [call.name for call in calls if call.thread is None or not is_thread_parked(call.thread)]
+
+
 async def finish_blocking() -> None:
     """Wait until the calls that the running loop asked for have ended, but not for ever; name those that have not."""
     loop = asyncio.get_running_loop()
@@ -167,7 +177,7 @@ async def finish_blocking() -> None:
             inbox.idle = loop.create_future()
             await inbox.idle
     if patience.cancelled_caught:
-        _logger.warning("run() ended before %d blocking calls, which go on in their threads", inbox.unfinished)
+        _logger.warning("run() ended before %d blocking calls, which go on in their threads", len(inbox.unfinished))
 
 
 _current = threading.local()
@@ -188,6 +198,7 @@ class _Call(Generic[T]):
         "inbox",
         "kwargs",
         "label",
+        "thread",
         "token",
         "value",
     )
@@ -204,6 +215,7 @@ class _Call(Generic[T]):
         self.future: asyncio.Future[T] = inbox.loop.create_future()
         self.value: T | None = None
         self.error: BaseException | None = None
+        self.thread: int | None = None
         self.token: CancellationToken | None = None
         self.aborted = False
         self._claim: list[None] = [None]
@@ -220,11 +232,13 @@ class _Call(Generic[T]):
         if not self.claim():
             return False
         _current.call = self
+        self.thread = get_ident()
         try:
             self.value = self.context.run(self._called(), *self.args, **self.kwargs)
         except BaseException as error:
             self.error = error
         _current.call = None
+        self.thread = None  # before it takes the next call, and parks there
         self._forget()
         del self  # an error refers to this frame, and the call to its error
         return True
@@ -260,7 +274,7 @@ class _Call(Generic[T]):
         """Drop it, or tell it. On its loop."""
         if self.claim():
             self._forget()
-            self.inbox.unfinished -= 1
+            self.inbox.unfinished.discard(self)
             self.future.cancel(reason)
             self.inbox.look()
             return
@@ -324,7 +338,7 @@ class _Inbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.unfinished = 0
+        self.unfinished: set[_Call[Any]] = set()
         self.idle: asyncio.Future[None] | None = None
         self._arrived: deque[_Call[Any]] = deque()
         self._woken = False
@@ -352,7 +366,7 @@ class _Inbox:
             call = self._arrived.popleft()
             future, value, error = call.future, call.value, call.error
             call.value = call.error = None
-            self.unfinished -= 1
+            self.unfinished.discard(call)
             if future.done():
                 continue
             if error is None:

@@ -86,7 +86,9 @@ class TaskGroup:
         self._host: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._active = 0  # children that have started and not ended; one that is just starting eagerly too
-        self._children: set[asyncio.Task[Any]] = set()
+        # In the order in which they were started, which is the order in which they are cancelled. With their handles,
+        # if those are older than the tasks.
+        self._children: dict[asyncio.Task[Any], _Queued[Any] | None] = {}
         self._queue: deque[_Queued[Any]] = deque()
         self._errors: list[BaseException] = []
         self._fatal: BaseException | None = None
@@ -205,7 +207,12 @@ class TaskGroup:
         raise RuntimeError(f"{self!r} takes no children: it is not open")
 
     def _start(
-        self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None, eager: bool
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        name: str | None,
+        context: Context | None,
+        eager: bool,
+        queued: _Queued[T] | None = None,
     ) -> asyncio.Task[T]:
         assert self._loop is not None
         self._active += 1
@@ -217,7 +224,7 @@ class TaskGroup:
         if task.done():
             self._finished(task)
         else:
-            self._children.add(task)
+            self._children[task] = queued
             if add_awaiter is not None:
                 add_awaiter(task, self._host)
             task.add_done_callback(self._finished)
@@ -236,7 +243,9 @@ class TaskGroup:
         return handle
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._children.discard(task)
+        queued = self._children.pop(task, None)
+        if queued is not None:
+            queued.ended(task)  # before the block, which may go on from here
         if discard_awaiter is not None:
             discard_awaiter(task, self._host)
         self._active -= 1
@@ -245,9 +254,9 @@ class TaskGroup:
             if error is not None:
                 self._failed(error)
         while self._queue and not self._aborting and (self._limit is None or self._active < self._limit):
-            handle = self._queue.popleft()
-            if not handle.is_finished():
-                handle.started(self._start(handle.coroutine, handle.label, handle.context, False))
+            queued = self._queue.popleft()
+            if not queued.is_finished():
+                queued.task = self._start(queued.coroutine, queued.label, queued.context, False, queued)
         if not self._active and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -315,7 +324,7 @@ def scope(*, name: str | None = None) -> TaskGroup:
 class _Queued(JoinHandle[T]):
     """The handle of a child that waits for its turn."""
 
-    __slots__ = ("_task", "context", "coroutine", "label")
+    __slots__ = ("context", "coroutine", "label", "task")
 
     def __init__(
         self, future: asyncio.Future[T], coroutine: Coroutine[Any, Any, T], label: str | None, context: Context
@@ -324,12 +333,12 @@ class _Queued(JoinHandle[T]):
         self.coroutine = coroutine
         self.label = label
         self.context = context
-        self._task: asyncio.Task[T] | None = None
+        self.task: asyncio.Task[T] | None = None
 
     @property
     def name(self) -> str:
-        if self._task is not None:
-            return self._task.get_name()
+        if self.task is not None:
+            return self.task.get_name()
         return self.label if self.label is not None else "a queued task"
 
     def abort(self, reason: str | None = None) -> None:
@@ -343,19 +352,15 @@ class _Queued(JoinHandle[T]):
                 pass
 
     def _includes(self, task: asyncio.Task[Any] | None) -> bool:
-        return task is not None and self._task is task
-
-    def started(self, task: asyncio.Task[T]) -> None:
-        self._task = task
-        task.add_done_callback(self._ended)
+        return task is not None and self.task is task
 
     def _abort(self, reason: str | None) -> None:
-        if self._task is not None:
-            cancel_task(self._task, reason)
+        if self.task is not None:
+            cancel_task(self.task, reason)
         elif self._future.cancel(reason):
             self.coroutine.close()
 
-    def _ended(self, task: asyncio.Task[T]) -> None:
+    def ended(self, task: asyncio.Task[T]) -> None:
         future = self._future
         if task.cancelled():
             try:

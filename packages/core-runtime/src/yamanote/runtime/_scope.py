@@ -46,6 +46,7 @@ class CancelScope:
     """
 
     __slots__ = (
+        "_armed_for",
         "_around",
         "_called",
         "_cancelling",
@@ -163,6 +164,8 @@ class CancelScope:
         if self._task is None or self._called:
             return
         if self._timer is not None:
+            if deadline is not None and deadline >= self._armed_for:
+                return  # the timer will look again: to move a deadline back and back costs no timer each time
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
@@ -191,6 +194,7 @@ class CancelScope:
     def _arm(self, deadline: float) -> None:
         assert self._task is not None
         loop = self._task.get_loop()
+        self._armed_for = deadline
         if deadline > loop.time():
             self._timer = loop.call_at(deadline, self._expire)
         else:
@@ -199,7 +203,11 @@ class CancelScope:
 
     def _expire(self) -> None:
         self._timer = None
-        if not self._called:
+        if self._called:
+            return
+        if self._deadline is not None and self._deadline > self._armed_for:  # it was moved
+            self._arm(self._deadline)
+        else:
             self._reason = "deadline passed"
             self._called = True
             self._deliver()

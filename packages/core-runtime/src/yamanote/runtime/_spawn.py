@@ -174,7 +174,7 @@ class JoinHandle(Generic[T_co]):
             finally:
                 if discard_awaiter is not None:
                     discard_awaiter(future, task)
-            del join
+                del join, task  # a cancellation refers to this frame, and they to the cancellation
         try:
             return self._take()
         finally:
@@ -228,9 +228,10 @@ class JoinHandle(Generic[T_co]):
             if waiter.error is not None and self._delivery is not None:
                 self._delivery.count -= 1
         else:
-            _not_when_done(self._future, waiter.operation)
+            _not_when_done(self._future, waiter)
 
     def _settle(self, waiter: Waiter[Any], future: asyncio.Future[Any]) -> None:
+        waiter.operation = None  # it refers to the waiter
         if not waiter.claim():
             return
         if future.cancelled():
@@ -296,9 +297,10 @@ class _End:
             self._settle(waiter, self._future)  # it will never get any further
 
     def withdraw(self, waiter: Waiter[Any], /) -> None:
-        _not_when_done(self._future, waiter.operation)
+        _not_when_done(self._future, waiter)
 
     def _settle(self, waiter: Waiter[Any], _: asyncio.Future[Any]) -> None:
+        waiter.operation = None  # it refers to the waiter
         if waiter.claim():
             waiter.settle(None)
 
@@ -307,23 +309,31 @@ Callback = Callable[[asyncio.Future[Any]], object]
 
 
 def when_done(future: asyncio.Future[Any], callback: Callback) -> bool:
-    """Call `callback` as soon as `future` is done, now if it is. False when its loop was closed before that."""
-    if future.done():
-        callback(future)
-        return True
-    loop = future.get_loop()
-    if _get_running_loop() is loop:
-        future.add_done_callback(callback)
-        return True
-    try:
-        # If it is done by the time that this runs, the callback comes a turn later.
-        loop.call_soon_threadsafe(future.add_done_callback, callback)
-    except RuntimeError:
-        return False
+    """Call `callback` as soon as `future` is done, now if it is; from another thread perhaps twice.
+
+    False when its loop was closed before that.
+    """
+    if not future.done():
+        loop = future.get_loop()
+        if _get_running_loop() is loop:
+            future.add_done_callback(callback)
+            return True
+        try:
+            # If it is done by the time that this runs, the callback comes a turn later.
+            loop.call_soon_threadsafe(future.add_done_callback, callback)
+            closed = False
+        except RuntimeError:
+            closed = True
+        # Look again: it may have been done since, and then its loop may have ended without coming to that.
+        if not future.done():
+            return not closed
+    callback(future)
     return True
 
 
-def _not_when_done(future: asyncio.Future[Any], callback: Callback) -> None:
+def _not_when_done(future: asyncio.Future[Any], waiter: Waiter[Any]) -> None:
+    """Take back the callback that `waiter` has for its operation."""
+    callback, waiter.operation = waiter.operation, None  # it refers to the waiter
     if future.done():
         return
     loop = future.get_loop()
@@ -366,8 +376,12 @@ class _Join:
         return True
 
     def result(self) -> None:
-        if self._cancelled is not None:
+        if self._cancelled is None:
+            return
+        try:
             raise self._cancelled
+        finally:
+            del self  # the error refers to this frame, and what it waited with to the error and to the task
 
     def _done(self, _: asyncio.Future[Any]) -> None:
         self._wake_up(self)

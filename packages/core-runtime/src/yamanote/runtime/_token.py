@@ -50,30 +50,32 @@ class CancellationToken:
         self._parent: CancellationToken | None = None
         # The first is the reason; any makes it cancelled. Appending is atomic, so the two cannot be seen apart.
         self._reasons: list[str | None] = []
-        # In order, like a list; but any of them can leave at once. Each operation on it is atomic.
+        # In order, like lists; but any of them can leave at once. Each operation on them is atomic.
         self._waiters: dict[Waiter[Any], None] = {}
-        self._children: set[weakref.ref[CancellationToken]] = set()
+        self._children: dict[weakref.ref[CancellationToken], None] = {}
 
     def child_token(self) -> CancellationToken:
         """A token that is cancelled when this one is, or alone. Below a cancelled token it is born cancelled."""
         child = CancellationToken()
         child._parent = self
         if not self._reasons:
-            self._children.add(weakref.ref(child, self._children.discard))
+            self._children[weakref.ref(child, self._children.pop)] = None
         if self._reasons:
             child._reasons.append(self._reasons[0])
         return child
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel this token and all below it. When it was cancelled before, nothing changes, the reason neither."""
-        tokens = [self]
+        tokens = [(self, reason)]
         while tokens:
-            token = tokens.pop()
+            token, reason = tokens.pop()
             if not token._reasons:
                 token._reasons.append(reason)
             token._wake_waiters()
             if token._children:
-                tokens += [child for ref in token._children.copy() if (child := ref()) is not None]
+                # Of two who cancel at once, one comes first here; the tokens below get its reason from both.
+                first = token._reasons[0]
+                tokens += [(child, first) for ref in list(token._children) if (child := ref()) is not None]
 
     def is_cancelled(self) -> bool:
         """Whether this token has been cancelled."""

@@ -13,11 +13,20 @@ Cost: parking allocates the waiter, its claim and a future; it makes one loop tu
 from __future__ import annotations
 
 import asyncio
-from _thread import TIMEOUT_MAX, allocate_lock
-from asyncio import _get_running_loop
+from _thread import TIMEOUT_MAX, allocate_lock, get_ident
+from asyncio import _get_running_loop, get_running_loop
 from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["Selectable", "TaskWaiter", "ThreadWaiter", "Waiter", "park", "park_thread", "refuse_loop_thread"]
+__all__ = [
+    "Selectable",
+    "TaskWaiter",
+    "ThreadWaiter",
+    "Waiter",
+    "is_thread_parked",
+    "park",
+    "park_thread",
+    "refuse_loop_thread",
+]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -103,7 +112,7 @@ class TaskWaiter(Waiter[T]):
 
     def __init__(self) -> None:
         self._claim = [None]
-        self._loop = loop = asyncio.get_running_loop()
+        self._loop = loop = get_running_loop()
         self.future = loop.create_future()
         self.error = None
         self.settled = False
@@ -120,7 +129,7 @@ class TaskWaiter(Waiter[T]):
 
     def claim(self) -> bool:
         # A task that was cancelled, but has not run since, waits no longer; on a closed loop nobody ever runs again.
-        if self.future.done() or self._loop.is_closed():
+        if self.future.done() or (_get_running_loop() is not self._loop and self._loop.is_closed()):
             return False
         try:
             self._claim.pop()
@@ -131,11 +140,23 @@ class TaskWaiter(Waiter[T]):
     def is_waiting(self) -> bool:
         return bool(self._claim) and not self.future.done() and not self._loop.is_closed()
 
+    def settle(self, value: T) -> None:
+        self.value = value
+        self.settled = True
+        if _get_running_loop() is self._loop:
+            try:
+                self.future.set_result(None)
+            except asyncio.InvalidStateError:
+                pass  # cancelled since: a signal handler or a finalizer may do that between any two bytecodes
+        else:
+            self._wake()
+
     def hand(self, value: T) -> bool:
         # `claim` and `settle` once more, without the calls: this is how nearly everything is handed over.
         future = self.future
         loop = self._loop
-        if future.done() or loop.is_closed():
+        here = _get_running_loop() is loop
+        if future.done() or (not here and loop.is_closed()):
             return False
         try:
             self._claim.pop()
@@ -143,11 +164,11 @@ class TaskWaiter(Waiter[T]):
             return False
         self.value = value
         self.settled = True
-        if _get_running_loop() is loop:
+        if here:
             try:
                 future.set_result(None)
             except asyncio.InvalidStateError:
-                pass  # cancelled since: a signal handler or a finalizer may do that between any two bytecodes
+                pass
         else:
             self._wake()
         return True
@@ -182,10 +203,29 @@ class ThreadWaiter(Waiter[T]):
 
     def sleep(self, timeout: float | None = None) -> bool:
         """Block until the waiter is settled, for at most `timeout` seconds; tell whether it was."""
-        return self._sleep.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX))
+        thread = get_ident()
+        _parked[thread] = self
+        try:
+            return self._sleep.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX))
+        finally:
+            _parked.pop(thread, None)  # a signal handler may have parked in between
 
     def _wake(self) -> None:
         self._sleep.release()
+
+
+_parked: dict[int, ThreadWaiter[Any]] = {}
+"""What each thread that sleeps is waiting for."""
+
+
+def is_thread_parked(thread: int) -> bool:
+    """Whether the thread with this identifier (`threading.get_ident`) waits in one of our blocking calls.
+
+    False from the moment when it is handed something, although it may take a while until it runs again. For clocks and
+    watchdogs, which must tell a thread that works from one that waits for the loop. May be called from any thread.
+    """
+    waiter = _parked.get(thread)
+    return waiter is not None and waiter.is_waiting()
 
 
 def _finish(future: asyncio.Future[None]) -> None:
@@ -232,7 +272,7 @@ async def park(operation: Selectable[T]) -> T:
     try:
         raise waiter.error
     finally:
-        del waiter  # the error refers to this frame, and the waiter to the error
+        del waiter, operation  # the error refers to this frame, and they to the error
 
 
 def park_thread(operation: Selectable[T], timeout: float | None = None) -> T:
@@ -257,7 +297,7 @@ def park_thread(operation: Selectable[T], timeout: float | None = None) -> T:
     try:
         return waiter.result()
     finally:
-        del waiter  # the error refers to this frame, and the waiter to the error
+        del waiter, operation  # the error refers to this frame, and they to the error
 
 
 def refuse_loop_thread(timeout: float | None = None) -> None:

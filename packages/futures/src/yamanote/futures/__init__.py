@@ -4,7 +4,6 @@ What these calls start is theirs: it has ended when they return, whatever happen
 are passed in belong to whoever made them.
 """
 
-from yamanote.futures._choice import set_random_source as set_random_source
 from yamanote.futures._completion import CompletionQueue as CompletionQueue
 from yamanote.futures._gather import gather as gather
 from yamanote.futures._gather import join as join
@@ -23,7 +22,6 @@ __all__ = [
     "join",
     "race",
     "select",
-    "set_random_source",
     "task_set",
     "try_join",
 ]

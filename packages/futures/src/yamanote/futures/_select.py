@@ -13,11 +13,10 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from inspect import isawaitable
 from typing import Any, TypeAlias, TypeVar, overload
 
-from yamanote.futures._choice import choose
 from yamanote.futures._contenders import Contenders
 from yamanote.futures._ownership import close_unstarted, result_of
 from yamanote.futures._task_set import TaskSet
-from yamanote.runtime import BUDGET, JoinHandle, Selectable, TaskWaiter, Waiter, park, yield_now
+from yamanote.runtime import BUDGET, JoinHandle, Selectable, TaskWaiter, Waiter, park, random_source, yield_now
 from yamanote.time import timeout as limit
 
 __all__ = ["failed_branch", "select"]
@@ -289,7 +288,7 @@ _rounds = _Rounds()
 
 def _rotate(branches: list[Any]) -> None:
     """Begin anywhere: no branch that is always ready can starve the others."""
-    start = choose(len(branches))
+    start = int(random_source().random() * len(branches))
     branches[:] = branches[start:] + branches[:start]
 
 

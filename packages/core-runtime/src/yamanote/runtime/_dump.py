@@ -1,0 +1,186 @@
+"""Dump: what every task of a loop is doing, in words and with its whole await chain.
+
+Invariant: each unfinished task is there, with the lines where it is suspended or running, from its outermost call to
+its innermost, through coroutines, generators and asynchronous generators. Looking changes nothing, and runs no code of
+the program but `__repr__`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
+from typing import Any
+
+from yamanote.runtime._spawn import _Join
+from yamanote.runtime._waiter import park
+
+__all__ = ["describe", "dump"]
+
+_DEEPEST = 200
+"""How many calls of one task are shown."""
+_LONGEST = 120
+"""How many characters of a `repr` are shown."""
+
+
+def dump(loop: asyncio.AbstractEventLoop | None = None) -> str:
+    """What each unfinished task of `loop`, by default the running one, is doing, in the words of `describe`.
+
+    Oldest first: they come in the order of their names, and asyncio numbers its tasks ("Task-2" before "Task-10").
+
+    Raises RuntimeError without a `loop` where none runs. **Threads**: it may be called from another thread than that of
+    the loop, and shows then what it can get hold of while the loop goes on.
+
+    >>> async def main():
+    ...     spawn(asyncio.sleep(60), name="snail")
+    ...     await yield_now()
+    ...     return dump()
+    >>> print(run(main()))
+    2 tasks have not ended, at ... on the clock of their loop
+    'Task-...' is running
+        ...
+    'snail' sleeps until ...
+        ...
+    """
+    loop = loop or asyncio.get_running_loop()
+    tasks = sorted(asyncio.all_tasks(loop), key=_age)
+    count = "1 task has" if len(tasks) == 1 else f"{len(tasks)} tasks have"
+    return "\n".join([f"{count} not ended, at {loop.time():.3f} on the clock of their loop", *map(describe, tasks)])
+
+
+def describe(task: asyncio.Task[Any]) -> str:
+    """What `task` is doing: in the first line its name and what it waits for, then where, from the outside in.
+
+    It is running, or ready to run, or has not started, or waits: for a moment, another task, one of our primitives, or
+    something of asyncio's. Every other line is a call: file, line and function.
+    """
+    calls = list(_calls(task.get_coro()))
+    lines = [f"{task.get_name()!r} {_state(task, calls[-1] if calls else None)}"]
+    for frame in calls:
+        code = frame.f_code
+        lines.append(f"    {code.co_filename}:{frame.f_lineno} in {code.co_qualname}")
+    return "\n".join(lines)
+
+
+def _age(task: asyncio.Task[Any]) -> list[tuple[int, str]]:
+    """Sorts names as people do: by their words, and by the value of the numbers in them."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", task.get_name())]
+
+
+def _state(task: asyncio.Task[Any], innermost: FrameType | None) -> str:
+    if task.done():
+        return "has ended"
+    coroutine = task.get_coro()
+    if isinstance(coroutine, CoroutineType):
+        state = inspect.getcoroutinestate(coroutine)
+        if state == inspect.CORO_CREATED:
+            return "has not started"
+        if state == inspect.CORO_RUNNING:
+            return "is running"
+    # What a task yielded, and is woken by. There is no public way to ask for it, and the await chain ends before it.
+    awaited: Any = getattr(task, "_fut_waiter", None)
+    if isinstance(awaited, _Join):
+        awaited = awaited._future
+    if awaited is None or awaited.done():
+        return "is ready to run"
+    if innermost is not None and (moment := _alarm(innermost)) is not None:
+        return f"sleeps until {moment:.3f}"
+    return f"waits for {_awaited(awaited, innermost)}"
+
+
+def _awaited(future: asyncio.Future[Any], innermost: FrameType | None) -> str:
+    """What somebody waits for who waits for `future` in the call `innermost`, in words."""
+    if isinstance(future, asyncio.Task):
+        return f"the task {future.get_name()!r}"
+    children = [child for child in getattr(future, "_children", ()) if not child.done()]  # of asyncio.gather()
+    if children:
+        return ", ".join(_awaited(child, None) for child in children)
+    names = {} if innermost is None else innermost.f_locals
+    if innermost is not None and innermost.f_code is park.__code__:
+        return _represented(names["operation"])
+    if innermost is not None and "self" in names:
+        return f"{_represented(names['self'])}, in {innermost.f_code.co_qualname}()"
+    return "a future"
+
+
+def _alarm(frame: FrameType) -> float | None:
+    """When a call that sleeps wakes up; None for any other. `asyncio.sleep` and ours have a timer in a variable."""
+    if frame.f_code.co_name.startswith("sleep"):
+        for value in list(frame.f_locals.values()):
+            if type(value).__name__ == "TimerHandle":  # of asyncio or of uvloop
+                return value.when()  # type: ignore[no-any-return]
+    return None
+
+
+def _represented(thing: object) -> str:
+    try:
+        text = repr(thing)
+    except Exception:  # it is foreign code, and this is no time to fail
+        text = object.__repr__(thing)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _calls(awaitable: Any) -> Iterator[FrameType]:
+    """The frames of `awaitable` and of all that it awaits, from the outside in."""
+    if isinstance(awaitable, CoroutineType) and inspect.getcoroutinestate(awaitable) == inspect.CORO_RUNNING:
+        yield from _stack(awaitable.cr_frame)
+        return
+    for _ in range(_DEEPEST):
+        if isinstance(awaitable, CoroutineType):
+            frame, inner = awaitable.cr_frame, awaitable.cr_await
+        elif isinstance(awaitable, GeneratorType):
+            frame, inner = awaitable.gi_frame, awaitable.gi_yieldfrom
+        elif isinstance(awaitable, AsyncGeneratorType):
+            frame, inner = awaitable.ag_frame, awaitable.ag_await
+        else:
+            # `__anext__()` of an asynchronous generator, and `__await__()` of a coroutine: objects of the interpreter
+            # that stand for the next link, and keep it to themselves.
+            frame, inner = None, _held_by(awaitable)
+        if frame is not None:
+            yield frame
+            if inner is None and isinstance(awaitable, GeneratorType):
+                inner = _driven_by(frame)
+        if inner is None:
+            return
+        awaitable = inner
+
+
+def _stack(outermost: FrameType | None) -> list[FrameType]:
+    """The frames of a coroutine that is running, in whichever thread: it awaits nothing, but it calls."""
+    for frame in sys._current_frames().values():
+        stack: list[FrameType] = []
+        called: FrameType | None = frame
+        while called is not None:
+            if called.f_globals is not globals():  # not the dump itself
+                stack.append(called)
+            if called is outermost:
+                return stack[: -_DEEPEST - 1 : -1]
+            called = called.f_back
+    return []  # it has gone on meanwhile
+
+
+def _held_by(wrapper: object) -> object | None:
+    """The link of the chain that an object of the interpreter refers to."""
+    if type(wrapper).__module__ != "builtins":
+        return None
+    for held in gc.get_referents(wrapper):
+        if isinstance(held, (CoroutineType, GeneratorType, AsyncGeneratorType)) or _is_wrapper(held):
+            return held  # type: ignore[no-any-return]
+    return None
+
+
+def _is_wrapper(thing: object) -> bool:
+    """Whether this is, for instance, an `async_generator_asend` inside of an `anext_awaitable`."""
+    return type(thing).__module__ == "builtins" and hasattr(thing, "__await__") and hasattr(thing, "throw")
+
+
+def _driven_by(frame: FrameType) -> object | None:
+    """The coroutine that a generator steps by hand, as `timeout` does: suspended, and in one of its variables."""
+    for value in list(frame.f_locals.values()):
+        if isinstance(value, CoroutineType) and inspect.getcoroutinestate(value) == inspect.CORO_SUSPENDED:
+            return value
+    return None

@@ -1,0 +1,348 @@
+"""Virtual clock: time that stands still while anything happens, and jumps when nothing does.
+
+Invariant: time moves only by jumps, each exactly to the moment of the next timer, and only when the loop has nothing to
+run, nothing has arrived for it, and no thread or process that it gave work to is at it. On its loop it goes on from the
+time that it finds, and the loop goes on from the time that it leaves, so that nobody ever sees time go back.
+
+A selector loop asks three things of the world: what time it is, what has arrived (`selector.select`, which is also how
+it sleeps), and work done outside. The clock answers in their place, through attributes of that one loop and that one
+selector; other loops, and the classes, are left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import math
+import threading
+from asyncio import AbstractEventLoop, Future, SelectorEventLoop
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any, final
+
+from yamanote.runtime import dump
+from yamanote.time._clock import require_finite
+from yamanote.time._outside import Outside, is_listening
+
+__all__ = ["DeadlockError", "VirtualClock"]
+
+_GLANCE = 0.01
+"""Real seconds until the clock looks again whether those who work have ended, or have begun to wait for the loop."""
+_LONG = 10.0
+"""Real seconds of standing still after which the log says whom the clock waits for."""
+_PATIENCE = 1.0
+"""Real seconds that threads get to call in before everybody else is declared dead-locked."""
+_GRAIN = 2**20
+"""Time starts at a whole number of these parts of a second: then whole seconds add up without rounding."""
+_ROUNDING = 1e-9
+"""Seconds by which a timer may be late for the end of an `advance`: three tenths are not always 0.3."""
+
+_logger = logging.getLogger("yamanote")
+
+
+class DeadlockError(RuntimeError):
+    """Every task waits, and nothing will ever happen: nothing is due, no thread works, no connection is open.
+
+    Its text says what each task waits for (`yamanote.runtime.dump`).
+    """
+
+    def __str__(self) -> str:
+        return f"every task waits, and nothing is due:\n{super().__str__()}"
+
+
+@final
+class VirtualClock:
+    """A clock for tests: a year passes in milliseconds, in the order in which it would have.
+
+    ``with VirtualClock().patch_loop():`` puts it on the running loop; `loop_factory` makes a loop that has it from the
+    beginning. All that asks the loop for the time follows: `sleep`, `timeout` and `interval`, `asyncio.sleep` and
+    `asyncio.timeout`, `loop.call_later`. `time.monotonic()` and other loops do not.
+
+    When the program has nothing to do, time jumps to the next timer. It stands still, and the clock waits for real,
+
+    * while a thread works for the loop: `spawn_blocking`, `asyncio.to_thread`, `loop.run_in_executor`. A thread that
+      waits in one of our own blocking calls does not work: it waits for the loop;
+    * while a process runs that the loop has started;
+    * in a block of `hold`, for whatever else goes on outside.
+
+    Connections that are open may deliver at any moment: before each jump they get `silence` real seconds to do so.
+    What they need to come from another process, or from afar, may need more; sockets that only listen get none.
+
+    When every task waits, and nothing is due, and nobody works, and no file descriptor is watched, `DeadlockError` ends
+    the program, out of `run` or `run_until_complete`, and cancels the task that has put the clock on. While other
+    threads are alive they get a second to call in.
+
+    With ``autojump=False`` time moves by `advance` alone.
+
+    Raises ValueError and TypeError for a `silence` that is no number of seconds. A clock serves one loop at a time.
+
+    >>> async def main():
+    ...     with VirtualClock().patch_loop() as clock:
+    ...         await sleep(365 * 24 * 3600)
+    ...         return clock.virtual_time()
+    >>> run(main())
+    31536000.0
+    """
+
+    def __init__(self, *, autojump: bool = True, silence: float = 0.02) -> None:
+        require_finite("silence", silence)
+        if silence < 0:
+            raise ValueError(f"silence must not be negative, but it is {silence!r}")
+        self._autojump = autojump
+        self._silence = silence
+        self._holds: list[None] = []
+        self._now = self._start = 0.0
+        self._advance: tuple[float, Future[None]] | None = None
+        # As long as it is on a loop:
+        self._loop: Any = None
+        self._outside: Outside
+        self._owner: asyncio.Task[Any] | None = None
+        self._own_time: Callable[[], float]
+        self._undo = ExitStack()
+        # While nothing happens:
+        self._still_since: float | None = None
+        self._collected = False
+
+    def patch_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[VirtualClock]:
+        """A context manager that puts this clock on `loop`, by default the running one, for the time of the block.
+
+        Time goes on from where it is, on entering and on leaving: timers that were there before, or are left behind,
+        fire after as many seconds as they have to go. Work that threads and processes have begun before is not seen,
+        except for `spawn_blocking`.
+
+        Raises TypeError for a loop whose selector cannot be replaced, such as uvloop's; RuntimeError for a loop that
+        has a virtual clock already, or runs in another thread, for a clock that is on a loop, and where none runs.
+        """
+        loop = loop or asyncio.get_running_loop()
+        self._require_free(loop)
+        if loop.is_running() and asyncio._get_running_loop() is not loop:
+            raise RuntimeError("this loop runs in another thread: the clock has to be put on in there")
+        return self._patched(loop)
+
+    def loop_factory(self) -> SelectorEventLoop:
+        """A new event loop on this clock, whose time begins at 0: ``run(main(), loop_factory=clock.loop_factory)``.
+
+        Raises RuntimeError when this clock is on another loop that has not been closed.
+        """
+        loop = SelectorEventLoop()
+        try:
+            self._require_free(loop)
+        except BaseException:
+            loop.close()
+            raise
+        self._attach(loop, 0.0)
+        return loop
+
+    def virtual_time(self) -> float:
+        """Seconds that have passed on this clock since it was put on its loop."""
+        return self._now - self._start
+
+    async def advance(self, seconds: float) -> None:
+        """Let so many seconds pass: everything that falls due in them happens, in order, and what follows from it.
+
+        Returns when the time has come and nobody has anything left to do; with 0, when all who could run have done so.
+        Threads, processes and connections are waited for, as ever.
+
+        Raises ValueError for a negative number, nan and infinity, RuntimeError when another task is advancing, when the
+        running loop is not on this clock, and when it is taken off meanwhile. **Cancel safety**: what has passed has
+        passed.
+
+        >>> async def main():
+        ...     with VirtualClock(autojump=False).patch_loop() as clock:
+        ...         fired = []
+        ...         for delay in (3, 1, 2, 9):
+        ...             asyncio.get_running_loop().call_later(delay, fired.append, delay)
+        ...         await clock.advance(5)
+        ...         return fired
+        >>> run(main())
+        [1, 2, 3]
+        """
+        require_finite("seconds", seconds)
+        if seconds < 0:
+            raise ValueError(f"seconds must not be negative, but it is {seconds!r}")
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            raise RuntimeError("this clock is not on the running loop: see patch_loop()")
+        if self._advance is not None:
+            raise RuntimeError("another task is advancing this clock")
+        arrived: Future[None] = loop.create_future()
+        self._advance = (self._now + seconds, arrived)
+        try:
+            await arrived
+        finally:
+            if self._advance is not None and self._advance[1] is arrived:
+                self._advance = None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """A block in which time stands still, for what the clock cannot know of: a loop in another thread, a device.
+
+        From any thread; blocks may overlap.
+
+        >>> import threading
+        >>> async def main():
+        ...     with VirtualClock().patch_loop() as clock:
+        ...         loop = asyncio.get_running_loop()
+        ...         answer = loop.create_future()
+        ...         threading.Timer(0.01, loop.call_soon_threadsafe, [answer.set_result, 42]).start()
+        ...         with clock.hold():
+        ...             return await timeout(0.001, answer)
+        >>> run(main())
+        42
+        """
+        self._holds.append(None)
+        try:
+            yield
+        finally:
+            self._holds.pop()
+
+    # ------------------------------------------------------------------ on a loop, and off
+
+    def _require_free(self, loop: AbstractEventLoop) -> None:
+        if not isinstance(loop, SelectorEventLoop):
+            raise TypeError(
+                f"a virtual clock needs asyncio's selector loop, and {type(loop).__module__}.{type(loop).__qualname__} "
+                "is none: run the test on an asyncio.SelectorEventLoop, or with loop_factory=clock.loop_factory"
+            )
+        if isinstance(getattr(vars(loop).get("time"), "__self__", None), VirtualClock):
+            raise RuntimeError("this loop has a virtual clock already")
+        if self._loop is not None and not self._loop.is_closed():
+            raise RuntimeError("this clock is on a loop already: each loop needs one of its own")
+
+    @contextmanager
+    def _patched(self, loop: AbstractEventLoop) -> Iterator[VirtualClock]:
+        self._require_free(loop)
+        self._attach(loop, math.ceil(loop.time() * _GRAIN) / _GRAIN)
+        if loop.is_running():
+            self._owner = asyncio.current_task()
+        try:
+            yield self
+        finally:
+            self._detach()
+
+    def _attach(self, loop: Any, start: float) -> None:
+        self._loop = loop
+        self._outside = Outside(loop, self._holds)
+        self._own_time = loop.time
+        self._replace(loop._selector, "select", partial(self._select, loop._selector.select))
+        self._replace(loop, "time", self._time)
+        self._replace(loop, "_clock_resolution", loop._clock_resolution)
+        for name, method in self._outside.methods.items():
+            self._replace(loop, name, method)
+        self._start = start
+        self._set_time(start)
+
+    def _detach(self) -> None:
+        loop, own_time = self._loop, self._own_time
+        self._undo.close()
+        if isinstance(own_time, _Continued):  # it has been on a virtual clock before
+            own_time = own_time.own_time
+        vars(loop)["time"] = _Continued(own_time, self._now - own_time())
+        self._loop = self._owner = None
+        if self._advance is not None and not self._advance[1].done():
+            self._advance[1].set_exception(RuntimeError("the clock has been taken off the loop"))
+
+    def _replace(self, owner: object, name: str, substitute: object) -> None:
+        attributes = vars(owner)
+        if name in attributes:
+            self._undo.callback(attributes.__setitem__, name, attributes[name])
+        else:
+            self._undo.callback(attributes.pop, name)
+        attributes[name] = substitute
+
+    # ------------------------------------------------------------------ what time it is
+
+    def _time(self) -> float:
+        return self._now
+
+    def _set_time(self, now: float) -> None:
+        self._now = now
+        # A timer fires when it is due within the resolution of the clock. That must be no less than the distance to
+        # the next float, or one that is due exactly now would never fire, and no more, or others would fire too early.
+        self._loop._clock_resolution = math.ulp(now)
+
+    # ------------------------------------------------------------------ what has arrived
+
+    def _select(self, select: Callable[[float | None], list[Any]], timeout: float | None = None) -> list[Any]:
+        """In the place of `selector.select`: return what has arrived; if there is nothing to do, see to the time."""
+        if timeout is not None and timeout <= 0:
+            self._collected = False
+            return select(timeout)
+        # In this order: who is not at work any more may have called in before.
+        at_work = self._outside.at_work()
+        events = select(0)
+        if at_work and not events:
+            self._stand_still(at_work)
+            return select(_GLANCE)
+        self._still_since = None
+        if events:
+            self._collected = False
+            return events
+        watched = self._outside.watched()
+        if not all(map(is_listening, watched)) and (events := select(self._silence)):
+            return events
+        if self._let_time_pass():
+            return []
+        if watched or not asyncio.all_tasks(self._loop):
+            return select(_PATIENCE)
+        if not self._collected:
+            # What was dropped without being closed, in a cycle, may still wake somebody.
+            self._collected = True
+            gc.collect()
+            return []
+        if threading.active_count() > 1 and (events := select(_PATIENCE)):
+            return events
+        raise self._dead_lock()
+
+    def _let_time_pass(self) -> bool:
+        """Jump to what comes next, if that may be."""
+        timers: list[asyncio.TimerHandle] = self._loop._scheduled  # without those cancelled, as far as the first goes
+        due = timers[0].when() if timers else math.inf
+        if self._advance is not None:
+            moment, arrived = self._advance
+            if due > moment + _ROUNDING:
+                self._advance = None
+                self._set_time(max(moment, self._now))
+                if not arrived.done():
+                    arrived.set_result(None)
+                return True
+        elif not self._autojump:
+            return False
+        if due == math.inf:
+            return False
+        self._set_time(due)
+        return True
+
+    def _stand_still(self, at_work: list[str]) -> None:
+        now = self._own_time()
+        if self._still_since is None:
+            self._still_since = now
+        elif now - self._still_since >= _LONG:
+            self._still_since = math.inf  # once is enough
+            _logger.warning("the virtual clock has stood still for %g seconds, for %s", _LONG, ", ".join(at_work))
+
+    def _dead_lock(self) -> DeadlockError:
+        self._collected = False
+        error = DeadlockError(dump(self._loop))
+        if not self._autojump:
+            error.add_note("The clock does not move by itself (autojump=False), and no task advances it.")
+        # Raised in the loop, the error ends that, and no task. Where the loop is used again, for the next test, it
+        # must not find this clock.
+        if self._owner is not None:
+            self._owner.cancel("dead-lock")
+        return error
+
+
+class _Continued:
+    """The time of a loop that was on a virtual clock."""
+
+    __slots__ = ("_ahead", "own_time")
+
+    def __init__(self, own_time: Callable[[], float], ahead: float) -> None:
+        self.own_time = own_time
+        self._ahead = ahead
+
+    def __call__(self) -> float:
+        return self.own_time() + self._ahead
