@@ -17,7 +17,18 @@ ROOT = Path(__file__).parent
 META = "yamanote"
 PACKAGES = sorted(project.parent.name for project in ROOT.glob("packages/*/pyproject.toml"))
 AREAS = [package for package in PACKAGES if package != META]
+KIT = "yamanote-testing"
+BENCHMARKS = ["channels", "streams", "sync", "tasks", "threads", "timers"]
 GROUPS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+
+# Every module of an installed distribution, except for those that are there for another program, such as pytest.
+IMPORT_ALL = """
+import importlib, importlib.metadata, sys
+distribution = importlib.metadata.distribution(sys.argv[1])
+modules = {".".join(file.with_suffix("").parts) for file in distribution.files if file.suffix == ".py"}
+for module in sorted(modules - {entry.module for entry in distribution.entry_points}):
+    importlib.import_module(module.removesuffix(".__init__"))
+"""
 
 
 def uv_can_install() -> bool:
@@ -100,15 +111,17 @@ def demo(session: nox.Session) -> None:
 @nox.session(requires=["wheels"])
 def tests(session: nox.Session) -> None:
     """The whole suite, documents included; ``-P 3.13`` for another Python, ``-- -k close`` for a part of it."""
-    install(session, META, *GROUPS["test"])
+    install(session, META, KIT, *GROUPS["test"])
     session.run("pytest", *session.posargs)
 
 
 @nox.session(requires=["wheels"])
 @nox.parametrize("package", PACKAGES, ids=PACKAGES)
 def alone(session: nox.Session, package: str) -> None:
-    """One distribution with nothing but what it declares."""
-    install(session, distribution(package), *GROUPS["test"])
+    """One distribution with nothing but what it declares; then its tests, which may use the test kit."""
+    install(session, distribution(package))
+    session.run("python", "-c", IMPORT_ALL, distribution(package))
+    install(session, KIT, *GROUPS["test"])
     session.run("pytest", f"packages/{package}", *session.posargs)
 
 
@@ -119,13 +132,14 @@ def types(session: nox.Session) -> None:
     # sources and the same class in a wheel are two.
     session.install(*GROUPS["types"])
     failed = failing(session, ["mypy", *(f"packages/{area}/src" for area in AREAS)], ["pyright"])
-    install(session, META)
+    install(session, META, KIT)
     # An empty --config-file: what a user's checker sees, without the paths to the sources.
     failed += failing(
         session,
         ["mypy", "--config-file=", "--strict", "tests/typing"],
         ["pyright", "-p", "tests/typing"],
         ["pyright", "-p", "tests/typing", "--ignoreexternal", "--verifytypes", META],
+        ["pyright", "-p", "tests/typing", "--ignoreexternal", "--verifytypes", "yamanote.testing"],
     )
     fail_if(session, failed)
 
@@ -140,7 +154,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(requires=["wheels"])
 def docs(session: nox.Session) -> None:
     """Build the documentation into site/; ``-- serve`` to read it while writing."""
-    install(session, META, *GROUPS["docs"])
+    install(session, META, KIT, *GROUPS["docs"])
     session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env={"NO_MKDOCS_2_WARNING": "1"})
 
 
@@ -159,10 +173,50 @@ def dist_check(session: nox.Session) -> None:
 @nox.session(requires=["wheels"], default=False)
 def coverage(session: nox.Session) -> None:
     """Which lines and branches no test takes."""
-    install(session, META, "coverage", *GROUPS["test"])
+    install(session, META, KIT, "coverage", *GROUPS["test"])
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine")
     session.run("coverage", "report")
+
+
+@nox.session(requires=["wheels"], default=False)
+def explore(session: nox.Session) -> None:
+    """Look for races far longer than `tests` does, from another seed each time; pytest prints it."""
+    install(session, META, KIT, *GROUPS["test"])
+    # Options that are given here come later, and win.
+    deep = ["--verbose", "--explore-runs=5000", "--explore-seed=random", "--override-ini=faulthandler_timeout=3600"]
+    session.run("pytest", *deep, "-k", "explored", *session.posargs)
+
+
+@nox.session(requires=["wheels"], default=False)
+def bench(session: nox.Session) -> None:
+    """Everybody against asyncio, into build/bench; ``-P 3.14 -- channels --only spsc`` for a part of it."""
+    install(session, META, *GROUPS["example"])
+    for peer in GROUPS["bench"]:
+        try:
+            session.install(peer)
+        except nox.command.CommandFailed:
+            session.warn(f"{peer} does not install here: it is missing in the tables")
+    results = ROOT / "build" / "bench"
+    results.mkdir(parents=True, exist_ok=True)
+    areas = [argument for argument in session.posargs if argument in BENCHMARKS]
+    options = [argument for argument in session.posargs if argument not in BENCHMARKS]
+    failed = []
+    for area in areas or BENCHMARKS:
+        files = ["--json", str(results / f"{area}.json"), "--svg", str(results / f"{area}.svg")]
+        try:
+            # 3: a peer failed, which is in the table.
+            session.run("python", f"benchmarks/{area}.py", *files, *options, success_codes=[0, 3])
+        except nox.command.CommandFailed:
+            failed.append(area)
+    fail_if(session, failed)
+
+
+@nox.session(requires=["wheels"], default=False)
+def guard(session: nox.Session) -> None:
+    """Fail if ours has become slower; needs ``-P 3.12`` or newer. ``-- --update`` if that is what it should cost."""
+    install(session, META)
+    session.run("python", "benchmarks/guard.py", *session.posargs)
 
 
 @nox.session(default=False, venv_backend="none")

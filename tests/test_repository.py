@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,13 +25,16 @@ FLOORS = {
     "time": 1,
     "channels": 2,
     "futures": 2,
+    "testing": 2,
     "streams": 3,
     "threads": 3,
     "server": 4,
     META: 5,
 }
 # `into_stream()` and `into_sink()` import what is above them when they are called; that is the only door upwards.
-DOORS_UPWARDS = {("channels", "streams")}
+DOORS_UPWARDS = {("channels", "streams"), ("testing", "streams")}
+# A test kit does not belong into a program, so the meta-package has it as an extra.
+EXTRAS = {"testing"}
 
 PACKAGES = sorted(project.parent.name for project in ROOT.glob("packages/*/pyproject.toml"))
 PACKAGE_OF = {
@@ -46,10 +50,15 @@ def project_of(package: str) -> dict[str, Any]:
     return tomllib.loads((ROOT / "packages" / package / "pyproject.toml").read_text("utf-8"))
 
 
+def siblings_in(requirements: list[str]) -> set[str]:
+    """The folders of the packages of ours that are in a list of requirements."""
+    names = [re.split(r"[^\w-]", requirement)[0] for requirement in requirements]
+    return {name.removeprefix("yamanote-") for name in names if name.startswith("yamanote-")}
+
+
 def declared_siblings(package: str) -> set[str]:
     """The folders of the packages that a package says it needs."""
-    names = [re.split(r"[^\w-]", requirement)[0] for requirement in project_of(package)["project"]["dependencies"]]
-    return {name.removeprefix("yamanote-") for name in names if name.startswith("yamanote-")}
+    return siblings_in(project_of(package)["project"]["dependencies"])
 
 
 def imports(node: ast.AST, *, later: bool = False) -> Iterator[tuple[str, bool]]:
@@ -109,7 +118,9 @@ def test_every_floor_of_a_sibling_is_the_version_that_a_checkout_without_tags_bu
     (floor,) = floors
     major, minor = map(int, floor.split(".")[:2])
     pin = f">={floor},<{major}.{minor + 1}"
-    requirements = [r for r in project_of(package)["project"]["dependencies"] if r.startswith("yamanote")]
+    project = project_of(package)["project"]
+    lists = [project["dependencies"], *project.get("optional-dependencies", {}).values()]
+    requirements = [r for r in chain.from_iterable(lists) if r.startswith("yamanote")]
 
     assert [f"{requirement.split('>=')[0]}{pin}" for requirement in requirements] == requirements
 
@@ -119,8 +130,16 @@ def test_a_package_declares_the_siblings_that_it_imports(package: str) -> None:
     assert imported_siblings(package) == declared_siblings(package)
 
 
-def test_the_meta_package_needs_every_other_package() -> None:
-    assert set(PACKAGES) - {META} == declared_siblings(META)
+def test_the_meta_package_needs_every_other_package_that_a_program_needs() -> None:
+    assert set(PACKAGES) - {META} - EXTRAS == declared_siblings(META)
+
+
+def test_what_the_meta_package_does_not_need_is_an_extra_of_it() -> None:
+    extras = project_of(META)["project"]["optional-dependencies"]
+
+    assert {extra: {extra} for extra in EXTRAS} == {
+        extra: siblings_in(requirements) for extra, requirements in extras.items()
+    }
 
 
 @each_package

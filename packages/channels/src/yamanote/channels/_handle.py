@@ -124,6 +124,10 @@ class Handle(ABC, Generic[T]):
     ) -> None:
         self.close()
 
+    def __leak__(self) -> str | None:
+        """Whether it was not closed, for `yamanote.testing.no_leaks`."""
+        return None if getattr(self, "_closed", True) else f"{self!r} was not closed"
+
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             message = f"{self!r} was dropped and never closed"

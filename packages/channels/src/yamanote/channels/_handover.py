@@ -80,8 +80,8 @@ class Handover(PermitPool, Generic[T]):
     """What the channel was closed with."""
     handed: int
     """How many items were handed to parked receivers."""
-    returned: list[tuple[int, int, int]]
-    """Those of them that came back last, oldest first: number, identity, and how many had been handed over by then."""
+    returned: list[tuple[int, int]]
+    """Those of them that came back and may still be at the front, oldest first: number and identity."""
     late: list[T]
     """Items that came after the end, for their senders to fetch."""
     undelivered: Callable[[T], object] | None
@@ -142,7 +142,8 @@ class Handover(PermitPool, Generic[T]):
             while receivers:
                 waiter = receivers.popleft()
                 if waiter.hand(item):
-                    waiter.operation = self.handed = self.handed + 1
+                    self.handed += 1
+                    waiter.operation = self._number_of(item) if self.returned else self.handed
                     self.tokens.append(None)
                     served = True
                     break
@@ -176,14 +177,24 @@ class Handover(PermitPool, Generic[T]):
 
         Several may come back, in any order. Those that are still at the front stand there by their numbers.
         """
-        # A hand-over takes the front: what had come back before this item was handed over is not there any more.
-        returned = [entry for entry in self.returned if entry[2] >= number]
+        returned = self.returned
         while returned and not (self.items and id(self.items[0]) == returned[0][1]):
             del returned[0]  # it has been received since
-        place = bisect([earlier for earlier, _, _ in returned], number)
-        returned.insert(place, (number, id(item), self.handed))
-        self.returned = returned
+        place = bisect([earlier for earlier, _ in returned], number)
+        returned.insert(place, (number, id(item)))
         self.items.insert(place, item)
+
+    def _number_of(self, item: T) -> int:
+        """The number of `item`, which was handed over just now, and was at the front until then.
+
+        One that had come back before keeps its number: it is older than what was handed over meanwhile and may come
+        back as well.
+        """
+        while self.returned:
+            number, identity = self.returned.pop(0)
+            if identity == id(item):
+                return number
+        return self.handed
 
     def fetch_late(self, item: T) -> None:
         """For a sender that finds somebody in `receivers` behind its item: wake them, or learn of the end.

@@ -140,10 +140,10 @@ class Sender(Handle[T]):
 
         Raises ValueError when `count` is less than 1 or more than the capacity.
         """
-        self._check_count(count)
         if not self._left:
             self._left = BUDGET
             await yield_now()
+        self._check_reservation(count)
         if self._core.try_take(count):
             self._left -= 1
             return [Permit(self) for _ in range(count)]
@@ -152,17 +152,19 @@ class Sender(Handle[T]):
 
     def reserve_nowait(self, count: int = 1) -> list[Permit[T]]:
         """Permits for `count` items, now. Raises ChannelFull, ChannelClosed or ValueError."""
-        self._check_count(count)
+        self._check_reservation(count)
         if self._core.try_take(count):
             return [Permit(self) for _ in range(count)]
         if self.is_closed:
             raise self._refusal()
         raise ChannelFull(f"no room for {count} of {self.capacity} places")
 
-    def _check_count(self, count: int) -> None:
+    def _check_reservation(self, count: int) -> None:
         require_count("count", count)
         if self._core.capacity is not None and count > self._core.capacity:
             raise ValueError(f"count must be at most the capacity ({self._core.capacity}), not {count}")
+        if self._closed:  # the pool, which belongs to all handles, would not notice
+            raise self._refusal()
 
     def clone(self) -> Self:
         """Another sender of the same channel, to be closed on its own. Raises HandleClosed when this one is closed."""
@@ -283,6 +285,10 @@ class Permit(Generic[T]):
 
     def __exit__(self, *exc_info: object) -> None:
         self.release()
+
+    def __leak__(self) -> str | None:
+        """Whether it was not used, for `yamanote.testing.no_leaks`."""
+        return None if getattr(self, "_sender", None) is None else f"{self!r} was neither sent with nor released"
 
     def __del__(self) -> None:
         if self._sender is not None:

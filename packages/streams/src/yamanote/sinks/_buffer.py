@@ -56,16 +56,12 @@ class _Work:
                 await self.sink.close()
             except Exception as error:
                 self.error = error
-                await self._let_go(error)
-            except BaseException as error:
-                self.error = RuntimeError("the task of the buffer was cancelled")
-                self.error.__cause__ = error
-                raise
+                await self.let_go(error)
             finally:
                 if mark is not None:
                     mark.reach()
 
-    async def _let_go(self, error: BaseException) -> None:
+    async def let_go(self, error: BaseException) -> None:
         try:
             await self.sink.close()
         except Exception as further:
@@ -94,9 +90,16 @@ class Buffer(Sink[T_contra]):
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def _failure(self) -> BaseException | None:
+        # Before its first step or later: the task that was cancelled does not tell.
+        if self._work.error is None and self._task is not None and self._task.cancelled():
+            self._work.error = RuntimeError("the task of the buffer was cancelled")
+        return self._work.error
+
     def _check(self) -> None:
-        if self._work.error is not None:
-            raise self._work.error
+        if self._failure is not None:
+            raise self._failure
         if self._closed:
             raise SinkClosed(f"{self!r} has been closed")
 
@@ -105,6 +108,7 @@ class Buffer(Sink[T_contra]):
         if self._task is None:
             self._items, receiver = channel(self._capacity, undelivered=_undelivered)
             self._task = start_task(self._work.run(receiver))
+            self._task.add_done_callback(lambda _: receiver.close())  # in case that it has never begun
         await self._put(item)
 
     async def _put(self, item: object) -> None:
@@ -121,8 +125,8 @@ class Buffer(Sink[T_contra]):
         mark = _Mark()
         await self._put(mark)
         await mark.reached
-        if self._work.error is not None:
-            raise self._work.error
+        if self._failure is not None:
+            raise self._failure
 
     async def close(self) -> None:
         self._closed = True
@@ -132,8 +136,10 @@ class Buffer(Sink[T_contra]):
         self._items.close()
         if not self._task.done():
             await asyncio.wait([self._task])
-        if self._work.error is not None:
-            raise self._work.error
+        if self._failure is not None:
+            if self._task.cancelled():
+                await self._work.let_go(self._failure)
+            raise self._failure
 
     def __del__(self) -> None:
         if getattr(self, "_task", None) is not None and not self._closed:
@@ -141,5 +147,5 @@ class Buffer(Sink[T_contra]):
             self._items.close()  # what was accepted is still fed, then the sink is closed
 
     def __repr__(self) -> str:
-        state = "dead" if self._work.error is not None else "closed" if self._closed else "open"
+        state = "dead" if self._failure is not None else "closed" if self._closed else "open"
         return f"<buffer({self._capacity}) of {self._work.sink!r}, {state}>"

@@ -79,7 +79,7 @@ class Fanout(Guarded[T_contra]):
             async for _, task in queue:
                 try:
                     task.result()
-                except Exception as error:
+                except (Exception, asyncio.CancelledError) as error:
                     self._fail(error)
 
     def fanout(self, *others: Sink[Any]) -> Sink[Any]:

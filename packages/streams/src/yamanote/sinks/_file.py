@@ -79,7 +79,7 @@ class FileSink(Guarded[object]):
         if self._writing is not None:
             await self._write()  # this one may not contain the last line; if so, that is in the next one
         if self._closing is not None:
-            await asyncio.wait([self._closing])  # it writes what is left, alone
+            await self.close()  # it writes what is left, alone
         elif self._lines or self._writing is not None:
             await self._write()
         if self._error is not None:
@@ -87,18 +87,20 @@ class FileSink(Guarded[object]):
 
     async def _write(self) -> None:
         """Wait for the write in progress, or else for a new one."""
-        if self._writing is None:
-            self._writing = start_task(self._write_lines())
-        await asyncio.wait([self._writing])
+        while True:
+            if self._writing is None or self._writing.cancelled():  # before its first step: nothing has been done
+                self._writing = start_task(self._write_lines())
+            writing = self._writing
+            await asyncio.wait([writing])
+            if not writing.cancelled():
+                break
 
     async def _write_lines(self) -> None:
         lines, self._lines, self._size = self._lines, [], 0
         try:
             await spawn_blocking(self._append, lines)
-        except BaseException as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._fail(error)
-            if not isinstance(error, Exception):
-                raise
         finally:
             self._writing = None
 

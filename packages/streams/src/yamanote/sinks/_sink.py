@@ -151,6 +151,10 @@ class Guarded(Sink[T_contra]):
 
     def _fail(self, error: BaseException) -> None:
         """Remember `error` for all later calls. One that comes second has nobody who would get it but the loop."""
+        if isinstance(error, asyncio.CancelledError):
+            # A task of the sink's own was cancelled by somebody; those who call it were not.
+            cancelled, error = error, RuntimeError(f"a task of {self!r} was cancelled")
+            error.__cause__ = cancelled
         if self._error is None:
             self._error = error
         elif error is not self._error:
@@ -159,9 +163,9 @@ class Guarded(Sink[T_contra]):
             )
 
     async def close(self) -> None:
-        if self._closing is None:
-            self._closing = start_task(self._finish_guarded())
-        if not self._closing.done():
+        while self._closing is None or not self._closing.done() or self._closing.cancelled():
+            if self._closing is None or self._closing.cancelled():  # before its first step: nothing has been done
+                self._closing = start_task(self._finish_guarded())
             await asyncio.wait([self._closing])
         if self._error is not None:
             raise self._error
@@ -169,11 +173,8 @@ class Guarded(Sink[T_contra]):
     async def _finish_guarded(self) -> None:
         try:
             await self._finish()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._fail(error)
-        except BaseException as error:
-            self._fail(error)
-            raise
 
     @abstractmethod
     async def _finish(self) -> None:

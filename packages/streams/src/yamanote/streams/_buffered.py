@@ -106,7 +106,9 @@ class _Buffered(Pipeline[T_co]):
         try:
             self._note(await self._queue.pop())
         except LookupError:
-            if not self._over:
+            if not self._exhausted:  # and nothing runs: the feeder was cancelled before its first step
+                self._exhaust(asyncio.CancelledError())
+            elif not self._over:
                 raise
         finally:
             self._waiting = False

@@ -69,6 +69,7 @@ class ChunksTimeout(Pipeline[list[Any]]):
         try:
             if self._task is None:
                 self._task = start_task(self._feeder.run())
+                self._task.add_done_callback(self._stop)
             else:
                 self._feeder.want()
             await self._waiting
@@ -104,6 +105,10 @@ class ChunksTimeout(Pipeline[list[Any]]):
                 {"message": f"closing {self} failed", "exception": failure}
             )
         self._wake()
+
+    def _stop(self, task: asyncio.Task[None]) -> None:
+        if not self._exhausted:  # it was cancelled before its first step, and could not say so
+            self._exhaust(asyncio.CancelledError())
 
     async def _close(self) -> None:
         self._exhausted = True

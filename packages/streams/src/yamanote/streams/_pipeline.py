@@ -396,7 +396,7 @@ class Awaited(Pipeline[T_co]):
             return None
         if isinstance(self._source, Pipeline):
             return self._source.leftover
-        if self._started and inspect.isasyncgen(self._source):
+        if self._started and inspect.isasyncgen(self._source) and self._source.ag_frame is not None:
             return f"{name_of(self._source)}() not closed"
         return None
 

@@ -56,8 +56,7 @@ class VersionedCell(Generic[T]):
         replaced.append(self.value)
         self.value = value
         self.version += 1
-        if self._waiters:
-            self._wake_locked()
+        self._wake_locked()
 
     def when(self, predicate: Callable[[VersionedCell[T]], bool]) -> When[T]:
         """What to `park` on until `predicate(cell)` is true; it gives the value.
@@ -67,18 +66,21 @@ class VersionedCell(Generic[T]):
         return When(self, predicate)
 
     def _wake_locked(self) -> None:
+        # The copy is made even of nothing: it is what orders the change before, or behind, an append in `_register`.
         for waiter in self._waiters.copy():
             if waiter.operation(self):
-                self._forget(waiter)
+                try:
+                    self._waiters.remove(waiter)
+                except ValueError:
+                    continue  # by a finalizer, meanwhile
                 waiter.hand(self.value)
 
     def _register(self, waiter: Waiter[T], predicate: Callable[[VersionedCell[T]], bool]) -> None:
+        # Parked, *then* looked: a change in another thread sees the waiter, or this sees the change.
         waiter.operation = predicate
-        with self._section:
-            if predicate(self):
-                waiter.hand(self.value)
-            else:
-                self._waiters.append(waiter)
+        self._waiters.append(waiter)
+        if predicate(self):
+            self._section.do(self._wake_locked)
 
     def _withdraw(self, waiter: Waiter[T]) -> None:
         self._section.do(partial(self._forget, waiter))

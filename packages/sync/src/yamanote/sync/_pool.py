@@ -211,7 +211,7 @@ class PermitPool:
                     continue
             elif not self.take(want.need):
                 if waiter.is_waiting():
-                    return served
+                    break
                 waiters.popleft()  # nobody is there any more, and nobody else may wait for that
                 continue
             waiters.popleft()

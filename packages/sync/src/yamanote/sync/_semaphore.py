@@ -89,6 +89,13 @@ class _Permits:
         """Look at it, for logs and debuggers."""
         return LockStatistics(free=self._pool.free, waiting=self._pool.parked)
 
+    def __leak__(self) -> str | None:
+        """What was not given back, for `yamanote.testing.no_leaks`."""
+        pool: PermitPool | None = getattr(self, "_pool", None)  # without one, it was refused in the making
+        if pool is None or pool.closed or (missing := pool.total - pool.free) <= 0:
+            return None
+        return f"{self!r}: not given back, {missing} of {pool.total}"
+
     def __call__(self) -> Self:
         """Itself, for who likes to write `async with lock():`."""
         return self
@@ -103,12 +110,19 @@ class _Permits:
             else:
                 self._left = left - 1
                 return
-        await self.acquire()
+        if left:
+            self._left = BUDGET
+            await park(self)
+        else:
+            await self.acquire()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.release()
+        # `release` once more, for the same reason.
+        self._give(None)
+        if self._waiters:
+            self._pool.serve()
 
     def __enter__(self) -> None:
         """For plain threads; in a task, write `async with`."""
@@ -167,6 +181,15 @@ class Lock(_Permits):
 
         Raises RuntimeError when nobody has it.
         """
+        if self._tokens:
+            raise RuntimeError("release() of a lock that nobody has")
+        self._give(None)
+        if self._waiters:
+            self._pool.serve()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if self._tokens:
             raise RuntimeError("release() of a lock that nobody has")
         self._give(None)
