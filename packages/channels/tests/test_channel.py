@@ -337,6 +337,10 @@ async def test_a_closed_handle_refuses_while_its_clones_go_on(make):
     with pytest.raises(HandleClosed):
         tx.send_nowait("a")
     with pytest.raises(HandleClosed):
+        await tx.reserve()
+    with pytest.raises(HandleClosed):
+        tx.reserve_nowait()
+    with pytest.raises(HandleClosed):
         await rx.recv()
     with pytest.raises(HandleClosed):
         rx.recv_nowait()

@@ -5,6 +5,7 @@ import gc
 import signal
 import weakref
 from collections import deque
+from itertools import permutations
 
 import pytest
 
@@ -198,18 +199,19 @@ async def test_a_call_that_parks_while_another_thread_closes_its_handle_is_ended
         assert other.recv_nowait() == 1
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
-async def test_items_that_come_back_from_several_receivers_come_back_in_their_order(order):
-    tx, rx = channel_unbounded()
-    with tx, rx:
-        receiving = [rx.recv() for _ in range(3)]
-        for coroutine in receiving:
-            coroutine.send(None)
-        for item in "abcd":
-            tx.send_nowait(item)
-        for index in order:
-            receiving[index].close()
-        assert [rx.recv_nowait() for _ in range(4)] == ["a", "b", "c", "d"]
+async def test_items_that_come_back_from_several_receivers_come_back_in_their_order():
+    """Also when one that came back has gone to the next receiver in the meantime, and comes back again."""
+    for order in permutations(range(5)):
+        tx, rx = channel_unbounded()
+        with tx, rx:
+            receiving = [rx.recv() for _ in range(5)]
+            for coroutine in receiving:
+                coroutine.send(None)
+            for item in "abc":
+                tx.send_nowait(item)
+            for index in order:
+                receiving[index].close()
+            assert [rx.recv_nowait() for _ in "abc"] == ["a", "b", "c"], order
 
 
 async def test_an_item_comes_back_before_later_ones_although_earlier_ones_are_gone():
@@ -399,3 +401,23 @@ async def test_an_error_of_nowait_is_not_the_context_of_what_comes_later():
     with tx2, rx2:
         tx2.send_nowait(1)
         await asyncio.to_thread(block)
+
+
+async def test_a_send_to_a_closed_channel_is_refused_at_once_while_room_is_owed() -> None:
+    tx, rx = channel(1)
+    with tx, rx:
+        receiving = asyncio.create_task(rx.recv())
+        await asyncio.sleep(0)
+        tx.send_nowait("first")
+        tx.send_nowait("second")
+        receiving.cancel()  # "first" comes back, and finds its room taken
+        await asyncio.wait([receiving])
+        tx.shutdown()
+
+        late = asyncio.create_task(tx.send("late"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+        assert late.done()
+        assert isinstance(late.exception(), ChannelClosed)
+        assert ["first", "second"] == [item async for item in rx]

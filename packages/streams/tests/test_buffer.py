@@ -144,7 +144,7 @@ async def test_an_error_wakes_everybody_who_waits() -> None:
     await sink.feed(0)
     await turn(3)
     await sink.feed(1)
-    waiting = [asyncio.create_task(call) for call in (sink.feed(2), sink.flush(), sink.feed(3), sink.close())]
+    waiting = [asyncio.create_task(call) for call in (sink.feed(1), sink.flush(), sink.feed(3), sink.close())]
     await turn(1)
     waiting += [asyncio.create_task(sink.close())]
     await turn(5)
@@ -246,18 +246,20 @@ async def test_marks_of_cancelled_flushes_are_no_items() -> None:
     assert busy.events == [0, "flush", "close"]
 
 
-async def test_a_task_that_somebody_cancels_is_reported() -> None:
+@pytest.mark.parametrize("turns", [0, 3])
+async def test_a_task_that_somebody_cancels_is_reported_and_its_sink_is_closed(turns: int) -> None:
     busy = Busy(is_open=False)
-    sink = busy.buffer(5)
+    sink = busy.buffer(1)
     await sink.feed(0)
-    await turn(3)
+    await turn(turns)  # with none of them, the task has not begun
     for task in others():
         task.cancel()
     await turn(3)
-    with pytest.raises(RuntimeError, match="cancelled"):
-        await sink.feed(1)
-    with pytest.raises(RuntimeError, match="cancelled"):
-        await sink.close()
+    busy.gate.set()
+    for refused in (sink.feed(1), sink.flush(), sink.close()):
+        with pytest.raises(RuntimeError, match="cancelled"):
+            await refused
+    assert busy.events == ["close"]
 
 
 @pytest.mark.parametrize(("capacity", "error"), [(0, ValueError), (True, TypeError), (1.5, TypeError)])

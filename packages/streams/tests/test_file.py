@@ -176,6 +176,35 @@ async def test_the_file_is_complete_when_close_is_cancelled(path: Path, turns: i
     assert path.read_text() == ("a\nb\n" if writing else "a\n")
 
 
+async def test_a_task_that_somebody_cancels_before_it_begins_loses_nothing(path: Path) -> None:
+    sink = FileSink(path)
+    for line, call in [("a", sink.flush), ("b", sink.close)]:
+        await sink.feed(line)
+        calling = asyncio.create_task(call())
+        before = asyncio.all_tasks()
+        await asyncio.sleep(0)
+        (begun,) = asyncio.all_tasks() - before
+        begun.cancel()
+        await calling
+        assert path.read_text().splitlines()[-1] == line
+    assert path.read_text() == "a\nb\n"
+
+
+async def test_a_task_that_somebody_cancels_later_is_told_as_an_error(path: Path) -> None:
+    sink = Slow(path)
+    await sink.feed("a")
+    flush = asyncio.create_task(sink.flush())
+    before = asyncio.all_tasks()
+    await stand(sink)
+    for task in asyncio.all_tasks() - before:
+        task.cancel()
+    with pytest.raises(RuntimeError, match="cancelled"):
+        await flush
+    sink.go_on.set()
+    with pytest.raises(RuntimeError, match="cancelled"):
+        await sink.close()
+
+
 async def test_a_cancelled_feed_has_not_accepted_the_item(path: Path) -> None:
     sink = Slow(path)
     await sink.feed("x" * (1 << 18))

@@ -213,31 +213,6 @@ async def test_an_error_in_the_block_passes_through_and_frees_the_mutex():
         assert guard.value == 5
 
 
-async def test_one_guard_at_a_time_among_tasks_and_threads():
-    mutex = Mutex(0)
-
-    def thread():
-        for _ in range(200):
-            with mutex.lock() as guard:
-                guard.value = guard.value + 1
-
-    async def task():
-        for _ in range(100):
-            async with mutex.lock() as guard:
-                before = guard.value
-                await yield_now()
-                guard.value = before + 1
-
-    threads = [threading.Thread(target=thread) for _ in range(2)]
-    for each in threads:
-        each.start()
-    await asyncio.gather(task(), task())
-    while any(each.is_alive() for each in threads):
-        await yield_now()
-    async with mutex.lock() as guard:
-        assert guard.value == 600
-
-
 async def test_a_cancelled_lock_passes_it_on():
     mutex = Mutex("x")
 

@@ -1,8 +1,6 @@
 """What locks and semaphores promise: order, weights, closing, cancellation, threads."""
 
 import asyncio
-import random
-import sys
 import threading
 
 import pytest
@@ -230,121 +228,6 @@ async def test_they_show_their_state():
     await asyncio.gather(*waiting)
     semaphore.close()
     assert "closed" in repr(semaphore)
-
-
-async def test_no_permit_is_lost_or_made_whichever_task_is_cancelled_whenever():
-    async def scenario(victim=None, turn=-1, late=False):
-        semaphore = Semaphore(3)
-        held = 0
-
-        async def work(count):
-            nonlocal held
-            for _ in range(2):
-                async with semaphore.acquire_many(count):
-                    held += count
-                    assert held <= 3
-                    try:
-                        await yield_now()
-                    finally:
-                        held -= count
-
-        tasks = [asyncio.create_task(work(count)) for count in (1, 2, 3, 1)]
-        turns = 0
-        while not all(task.done() for task in tasks):
-            if turns == turn:
-                if late:
-                    asyncio.get_running_loop().call_soon(tasks[victim].cancel)
-                else:
-                    tasks[victim].cancel()
-            await yield_now()
-            turns += 1
-            assert turns < 200, "somebody waits in vain"
-        assert semaphore.value == 3
-        assert semaphore.statistics().waiting == 0
-        assert all(task.cancelled() or task.exception() is None for task in tasks)
-        return turns
-
-    turns = await scenario()
-    for victim in range(4):
-        for turn in range(turns):
-            for late in (False, True):
-                await scenario(victim, turn, late)
-
-
-@pytest.fixture
-def _switch_threads_as_often_as_possible():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-@pytest.mark.usefixtures("_switch_threads_as_often_as_possible")
-@pytest.mark.parametrize("permits", [1, 3])
-def test_tasks_of_several_loops_and_threads_share_one_semaphore(permits):
-    semaphore = Semaphore(permits)
-    inside, most, errors = [], [], []
-
-    def enter():
-        inside.append(None)
-        most.append(len(inside))
-
-    def thread():
-        for _ in range(200):
-            with semaphore:
-                enter()
-                inside.pop()
-
-    def weighted_thread():
-        for _ in range(200):
-            with semaphore.acquire_many(permits):
-                for _ in range(permits):
-                    enter()
-                for _ in range(permits):
-                    inside.pop()
-
-    async def tasks(seed):
-        chance = random.Random(seed)
-
-        async def work():
-            for _ in range(40):
-                async with semaphore:
-                    enter()
-                    try:
-                        if chance.random() < 0.5:
-                            await yield_now()
-                    finally:
-                        inside.pop()
-
-        running = [asyncio.create_task(work()) for _ in range(5)]
-        for _ in range(10):
-            await yield_now()
-        running[0].cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-
-    def guarded(work, *args):
-        try:
-            work(*args)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [
-        threading.Thread(target=guarded, args=args)
-        for args in [
-            (thread,),
-            (weighted_thread,),
-            (lambda: asyncio.run(tasks(1)),),
-            (lambda: asyncio.run(tasks(2)),),
-        ]
-    ]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert not errors
-    assert max(most) <= permits
-    assert semaphore.value == permits
-    assert semaphore.statistics().waiting == 0
 
 
 def test_a_thread_that_waits_too_long_gives_up_and_leaves_nothing_behind():

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import selectors
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
@@ -10,34 +9,12 @@ from typing import Any
 import pytest
 
 from yamanote.runtime import CancelScope, yield_now
-from yamanote.time import sleep, time, timeout, timeout_at
-
-
-class IdleSelector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
-    loop: "IdleLoop"
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "everything waits for ever"
-        self.loop.now += timeout
-        return super().select(0)
-
-
-class IdleLoop(asyncio.SelectorEventLoop):
-    """A loop on which time passes only when nothing else is left to do."""
-
-    def __init__(self) -> None:
-        selector = IdleSelector()
-        selector.loop = self
-        self.now = 0.0
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self.now
+from yamanote.time import VirtualClock, sleep, time, timeout, timeout_at
 
 
 def virtual(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def run() -> None:
-        with asyncio.Runner(loop_factory=IdleLoop) as runner:
+        with asyncio.Runner(loop_factory=VirtualClock().loop_factory) as runner:
             runner.run(balanced(test()))
 
     run.__name__ = test.__name__

@@ -4,11 +4,14 @@ import asyncio
 import random
 import sys
 import threading
+from functools import partial
 
 import pytest
 
 from yamanote.channels import ChannelClosed, ChannelEmpty, ChannelFull, channel, channel_unbounded
 from yamanote.runtime import yield_now
+
+from .test_channels_preempted import Bench
 
 
 @pytest.fixture(autouse=True)
@@ -187,7 +190,7 @@ def test_a_shutdown_in_full_swing_loses_nothing_that_was_accepted(capacity):
 @each_kind
 def test_cancelling_receivers_in_full_swing_loses_nothing(capacity):
     tx, rx = make(capacity)
-    received, count = [], 400
+    received, count = [], 150
     crew = Crew()
 
     def send(mine):
@@ -224,6 +227,42 @@ def test_cancelling_receivers_in_full_swing_loses_nothing(capacity):
             break
     rx.close()
     assert sorted(received) == list(range(count))
+
+
+@each_kind
+def test_what_threads_and_loops_see_at_once_could_have_happened_one_after_the_other(capacity):
+    def work(bench, seed, *, closes):
+        chance = random.Random(seed)
+        for _ in range(8):
+            chance.choice([bench.send_nowait, bench.blocking_send, bench.recv_nowait, bench.blocking_recv])()
+        if closes:
+            bench.close_sender()
+
+    async def send(bench):
+        for _ in range(4):
+            item = next(bench.items)
+            with bench.history.calling("send", item):
+                try:
+                    await bench.tx.send(item)
+                except ChannelClosed:
+                    raise ChannelClosed("it or its handle") from None
+
+    async def receive(bench):
+        end = False
+        while not end:
+            with bench.history.calling("recv") as call:
+                call.result = await bench.rx.recv()
+            end = call.result is ChannelClosed
+
+    for seed in range(15):
+        bench = Bench(capacity, "empty", crowded=True)
+        crew = Crew()
+        crew.thread(partial(work, closes=False), bench, seed)
+        crew.thread(partial(work, closes=True), bench, -seed)
+        crew.loop(send, bench)
+        crew.loop(receive, bench)
+        crew.run()
+        bench.check()
 
 
 async def test_what_a_cancelled_call_gives_back_is_there_before_the_call_has_ended():
