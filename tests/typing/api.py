@@ -1,5 +1,6 @@
 """The spellings that users have, as type checkers see them. Checked by `nox -s types`, never run."""
 
+from asyncio import StreamReader, StreamWriter
 from typing import Any, assert_type
 
 import yamanote
@@ -10,6 +11,7 @@ from yamanote.runtime import JoinHandle, TaskGroup, map_blocking, run, spawn, sp
 from yamanote.sinks import FileSink
 from yamanote.streams import Stream
 from yamanote.sync import Mutex
+from yamanote.testing import ScriptedSink, ScriptedSource, duplex, step
 from yamanote.threads import to_thread
 from yamanote.time import timeout
 
@@ -85,6 +87,13 @@ async def contents() -> None:
         assert_type(guard.value, int)
     async with Mutex(dict[str, int]).lock() as guard_of_made:
         assert_type(guard_of_made.value, dict[str, int])
+
+
+async def doubles() -> None:
+    assert_type(step(length("a")).assert_ready(), int)
+    assert_type([item async for item in ScriptedSource(1).wait(0.5).items(2)], list[int])
+    assert_type(ScriptedSink[str]().accept(2).into_sink(), sinks.Sink[str])
+    assert_type(duplex()[0], tuple[StreamReader, StreamWriter])
 
 
 assert_type(run(length("a")), int)

@@ -78,25 +78,25 @@ def explore_cancellations(
     if settings.replay is not None:
         replay(scenario, settings.replay, invariant=invariant)
         return CancellationExploration(1, 0, False)
-    judge = Judge(scenario, invariant)
-    judge.require_repeatable()
-    points = 0
-    exhausted = False
-    for schedule, depth in _schedules(seed_of_runs(seed)):
-        origin = f"cancellations, seed {seed_of_runs(seed)}"
-        base = judge.run(schedule, origin=origin)
-        plans: deque[tuple[Injection, ...]] = deque([()])
-        while plans and judge.runs < runs:
-            plan = plans.popleft()
-            trial = judge.run(Script(base.token.deviations), plan, origin=origin, recording=len(plan) < depth)
-            if len(plan) < depth:
-                plans.extend((*plan, injection) for injection in _next_injections(trial))
-            if not plan:
-                points = max(points, len(plans))
-        exhausted = exhausted or not plans
-        if judge.runs >= runs or not points:
-            break
-    judge.finish()
+    seed = seed_of_runs(seed)
+    points, exhausted = 0, False
+    with Judge(scenario, invariant) as judge:
+        judge.require_repeatable()
+        for schedule, depth in _schedules(seed):
+            origin = f"cancellations, seed {seed}"
+            order = judge.run(schedule, origin=origin).token.deviations
+            plans: deque[tuple[Injection, ...]] = deque([()])
+            while plans and judge.runs < runs:
+                plan = plans.popleft()
+                trial = judge.run(Script(order), plan, origin=origin, recording=len(plan) < depth)
+                if len(plan) < depth:
+                    plans.extend((*plan, injection) for injection in _next_injections(trial))
+                if not plan:
+                    points = max(points, len(plans))
+            exhausted = exhausted or not plans
+            if judge.runs >= runs or not points:
+                break
+        judge.finish()
     return CancellationExploration(judge.runs, points, exhausted)
 
 

@@ -68,25 +68,25 @@ def explore(
     if settings.replay is not None:
         replay(scenario, settings.replay)
         return Exploration(1, 0, False)
-    judge = Judge(scenario)
-    judge.require_repeatable()
     exhausted = False
-    for index, strategy in enumerate(strategies):
-        schedules = strategy.schedules(seed)
-        schedule = next(schedules)
-        last = judge.runs + (runs - judge.runs) // (len(strategies) - index)
-        while judge.runs < last:
-            origin = f"run {judge.runs + 1} of {runs}, {type(strategy).__name__}, seed {seed}"
-            trial = judge.run(schedule, origin=origin)
-            try:
-                schedule = schedules.send(trial.choices)
-            except StopIteration:
-                exhausted = True
-                break
-        schedules.close()
-        if exhausted and isinstance(strategy, Exhaustive) and judge.choices <= strategy.deviations:
-            break  # that were all the schedules that there are
-    judge.finish()
+    with Judge(scenario) as judge:
+        judge.require_repeatable()
+        for index, strategy in enumerate(strategies):
+            schedules = strategy.schedules(seed)
+            schedule = next(schedules)
+            last = judge.runs + (runs - judge.runs) // (len(strategies) - index)
+            while judge.runs < last:
+                origin = f"run {judge.runs + 1} of {runs}, {type(strategy).__name__}, seed {seed}"
+                trial = judge.run(schedule, origin=origin)
+                try:
+                    schedule = schedules.send(trial.choices)
+                except StopIteration:
+                    exhausted = True
+                    break
+            schedules.close()
+            if exhausted and isinstance(strategy, Exhaustive) and judge.choices <= strategy.deviations:
+                break  # that were all the schedules that there are
+        judge.finish()
     return Exploration(judge.runs, judge.choices, exhausted)
 
 
@@ -98,9 +98,9 @@ def replay(scenario: Callable[[], Awaitable[T]], token: str, *, invariant: Calla
     """
     refuse_running_loop("replay")
     parsed = Token.parse(token)
-    judge = Judge(scenario, invariant)
-    judge.run(Script(parsed.deviations), parsed.injections, origin="replayed")
-    judge.finish()
+    with Judge(scenario, invariant) as judge:
+        judge.run(Script(parsed.deviations), parsed.injections, origin="replayed")
+        judge.finish()
 
 
 def number_of_runs(asked: int | None, default: int) -> int:

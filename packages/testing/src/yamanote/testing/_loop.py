@@ -63,11 +63,19 @@ class ExplorerLoop(asyncio.BaseEventLoop):
     _scheduled: list[asyncio.TimerHandle]
     _stopping: bool
 
-    def __init__(self, schedule: Schedule, injections: Iterable[Injection] = (), *, recording: bool = False) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        injections: Iterable[Injection] = (),
+        *,
+        recording: bool = False,
+        describing: bool = False,
+    ) -> None:
         super().__init__()
         self._schedule = schedule
         self._injections = set(injections)
         self._recording = recording
+        self._describing = describing
         self._exploring = True
         self._steps_left = _STEPS
         self._now = 0.0
@@ -266,7 +274,8 @@ class ExplorerLoop(asyncio.BaseEventLoop):
 
     def _inject(self, task: asyncio.Task[Any], injection: Injection) -> None:
         self._injections.discard(injection)
-        where = _words(injection, self.label(task), task)
+        # To look into a frame may keep its variables alive, and change what happens when: only if somebody asks.
+        where = _words(injection, self.label(task), task) if self._describing else ""
         self.injected.append(Injected(injection, len(self.points), where))
         task.cancel()
 

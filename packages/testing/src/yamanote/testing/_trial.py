@@ -63,9 +63,10 @@ def perform(
     *,
     invariant: Callable[[T], object] | None = None,
     recording: bool = False,
+    describing: bool = False,
 ) -> Trial[T]:
     """Run `scenario` once. Its failure is in the trial; only KeyboardInterrupt and SystemExit are raised."""
-    loop = ExplorerLoop(schedule, injections, recording=recording)
+    loop = ExplorerLoop(schedule, injections, recording=recording, describing=describing)
     trial: Trial[T] = Trial(loop.choices, loop.trace, loop.points, loop.resumed, loop.idles, loop.injected)
     loop.set_exception_handler(lambda _, context: trial.unhandled.append(_unhandled(context)))
     state = random.getstate()
