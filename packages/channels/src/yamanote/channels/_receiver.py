@@ -70,7 +70,8 @@ class Receiver(Handle[T]):
         """Receive the oldest item now.
 
         Raises ChannelEmpty when there is none (or others wait for it already), and ChannelClosed when the
-        channel is closed and empty. Any thread may call it.
+        channel is closed and empty. Any thread may call it; while another one is half-way through a call, the channel
+        may seem empty, and not closed yet, a moment longer.
         """
         if not self._receivers:
             try:

@@ -70,7 +70,8 @@ class Sender(Handle[T]):
         """Send `item` now.
 
         Raises ChannelFull when there is no room (or others wait for it already) and ChannelClosed when nobody can
-        receive it any more, both with the item in `refused`. Any thread may call it.
+        receive it any more, both with the item in `refused`. Any thread may call it; while another one is half-way
+        through a call, the channel may seem full a moment early.
         """
         if not self._senders:
             try:
