@@ -462,6 +462,26 @@ def test_eager_tasks_are_explored_too() -> None:
     assert 6 == len(seen)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+def test_eager_tasks_are_numbered_in_the_order_in_which_they_were_made() -> None:
+    async def scenario() -> None:
+        slow = asyncio.create_task(asyncio.sleep(1))
+
+        async def wait() -> None:
+            await slow
+
+        loop = asyncio.get_running_loop()
+        # As asyncio names them: "Task-10" would come before "Task-9" in the alphabet, and so after it in other runs.
+        tasks = [asyncio.Task(wait(), loop=loop, name=f"Task-{n}", eager_start=True) for n in (9, 10)]
+        await asyncio.gather(*tasks)
+        names.append([task.get_name() for task in tasks])
+
+    names: list[list[str]] = []
+    explore(scenario, strategies=[Fifo()])
+
+    assert ["wait#2", "wait#3"] == names[0]
+
+
 # ---------------------------------------------------------------- what is refused
 
 

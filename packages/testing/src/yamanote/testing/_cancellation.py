@@ -84,15 +84,15 @@ def explore_cancellations(
         judge.require_repeatable()
         for schedule, depth in _schedules(seed):
             origin = f"cancellations, seed {seed}"
-            order = judge.run(schedule, origin=origin).token.deviations
-            plans: deque[tuple[Injection, ...]] = deque([()])
+            trial = judge.run(schedule, origin=origin, recording=True)
+            order = trial.token.deviations
+            plans: deque[tuple[Injection, ...]] = deque((injection,) for injection in _next_injections(trial))
+            points = max(points, len(plans))
             while plans and judge.runs < runs:
                 plan = plans.popleft()
                 trial = judge.run(Script(order), plan, origin=origin, recording=len(plan) < depth)
                 if len(plan) < depth:
                     plans.extend((*plan, injection) for injection in _next_injections(trial))
-                if not plan:
-                    points = max(points, len(plans))
             exhausted = exhausted or not plans
             if judge.runs >= runs or not points:
                 break

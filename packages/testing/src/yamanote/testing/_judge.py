@@ -10,7 +10,7 @@ import gc
 import textwrap
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, Self, TypeVar
+from typing import Generic, NoReturn, Self, TypeVar
 
 from yamanote.testing._strategy import Schedule, Script
 from yamanote.testing._token import Injection, Token
@@ -73,6 +73,7 @@ class Judge(Generic[T]):
         self, schedule: Schedule, injections: Iterable[Injection] = (), *, origin: str, recording: bool = False
     ) -> Trial[T]:
         """Run the scenario once. Raises `Counterexample` when it fails; `origin` says there how it came to this run."""
+        __tracebackhide__ = True  # for pytest: the message tells more than these lines
         trial = perform(self._scenario, schedule, injections, invariant=self._invariant, recording=recording)
         self.runs += 1
         self.choices = max(self.choices, len(trial.choices))
@@ -115,7 +116,8 @@ class Judge(Generic[T]):
             trial.failure = next(iter(trial.unhandled), None)
         return trial
 
-    def _report(self, trial: Trial[T], origin: str) -> None:
+    def _report(self, trial: Trial[T], origin: str) -> NoReturn:
+        __tracebackhide__ = True
         again = self._again(trial.token, trial)
         if again.trace != trial.trace:
             raise NotRepeatable(_difference(trial.trace, again.trace)) from trial.failure

@@ -232,7 +232,9 @@ class ExplorerLoop(asyncio.BaseEventLoop):
             self._labels.append("")
 
     def _notice_eager_tasks(self) -> None:
-        for task in sorted(asyncio.all_tasks(self), key=asyncio.Task.get_name):
+        """Those that have begun when they were made, and stand at their first await point now."""
+        # asyncio numbers its tasks: "Task-9" is older than "Task-10", in each run.
+        for task in sorted(asyncio.all_tasks(self), key=lambda task: (len(task.get_name()), task.get_name())):
             self._notice(task)
             index = self._indices[task]
             if index not in self._suspensions and index not in self._lazy:
@@ -327,6 +329,6 @@ def _words(injection: Injection, label: str, task: asyncio.Task[Any]) -> str:
     if injection.woken:
         state = "woken, but not yet running again"
     elif injection.idles:
-        state = f"while everybody waits (for the {injection.idles}. time since)"
+        state = f"while everybody waits (idle moment {injection.idles} there)"
     calls = "".join(f"\n  {line}" for line in describe(task).splitlines()[1:])
     return f"{label} cancelled at its await point {injection.point}, {state}:{calls}"
