@@ -10,9 +10,10 @@ import asyncio
 import codecs
 import os
 import warnings
+from collections.abc import Callable
 from typing import Literal, TextIO, get_args
 
-from yamanote.runtime import spawn_blocking, start_task
+from yamanote.runtime import cancel_and_wait, spawn_blocking, start_task
 from yamanote.sinks._sink import Guarded
 
 __all__ = ["FileSink"]
@@ -98,7 +99,7 @@ class FileSink(Guarded[object]):
     async def _write_lines(self) -> None:
         lines, self._lines, self._size = self._lines, [], 0
         try:
-            await spawn_blocking(self._append, lines)
+            await self._in_thread(self._append, lines)
         except (Exception, asyncio.CancelledError) as error:
             self._fail(error)
         finally:
@@ -107,7 +108,18 @@ class FileSink(Guarded[object]):
     async def _finish(self) -> None:
         if self._writing is not None:
             await asyncio.wait([self._writing])
-        await spawn_blocking(self._append_and_close)
+        await self._in_thread(self._append_and_close)
+
+    async def _in_thread(self, function: Callable[..., None], *arguments: list[str]) -> None:
+        """Call `function` in the blocking pool, and wait for its end also when this is cancelled meanwhile.
+
+        Until then the file belongs to the thread, and nobody else may write to it or close it.
+        """
+        call = spawn_blocking(function, *arguments)
+        try:
+            await call
+        finally:
+            await cancel_and_wait(call)
 
     def _append(self, lines: list[str]) -> None:
         if self._file is None:
