@@ -10,8 +10,17 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import CancellationToken, CancelScope, CriticalSection, JoinHandle, TaskGroup, TaskWaiter, Waiter
-from yamanote.runtime import _spawn as spawn_module
+from yamanote.runtime import (
+    CancellationToken,
+    CancelScope,
+    CriticalSection,
+    JoinHandle,
+    TaskGroup,
+    TaskWaiter,
+    Waiter,
+    _cancel,
+    _join,
+)
 from yamanote.testing import Counterexample, explore, explore_cancellations, explore_preemptions, replay
 
 from . import test_runtime_explored as explored
@@ -59,7 +68,7 @@ def gives_nothing_back(self: explored.Box, waiter: Waiter[Any]) -> None:
 # ---------------------------------------------------------------- handles
 
 
-@tooth(spawn_module._Join, "cancel", "several_await_one_handle[value]")
+@tooth(_join._Join, "cancel", "several_await_one_handle[value]")
 def cancels_what_it_waits_for(self: Any, msg: str | None = None) -> bool:
     return bool(self._future.cancel())
 
@@ -67,7 +76,7 @@ def cancels_what_it_waits_for(self: Any, msg: str | None = None) -> bool:
 @tooth(JoinHandle, "withdraw", "several_await_one_handle[error, parked]")
 def keeps_an_error_that_was_given_back(self: JoinHandle[Any], waiter: Waiter[Any]) -> None:
     if not waiter.settled:
-        spawn_module._not_when_done(self._future, waiter)
+        _join.not_when_done(self._future, waiter)
 
 
 @tooth(JoinHandle, "_delivered", "several_await_one_handle[error]", "several_await_one_handle[error, parked]")
@@ -76,7 +85,7 @@ def reports_what_is_delivered(self: JoinHandle[Any]) -> None:
     future.get_loop().call_exception_handler({"message": "never retrieved", "exception": future.exception()})
 
 
-@tooth(spawn_module, "wait_for_end", "cancelled_and_waited_for")
+@tooth(_cancel, "wait_for_end", "cancelled_and_waited_for")
 async def does_not_wait_when_it_is_cancelled_itself(futures: Iterable[asyncio.Future[Any]]) -> None:
     await asyncio.wait(futures)
 
@@ -265,7 +274,7 @@ def does_not_look_again_for_the_end(future: asyncio.Future[Any], callback: Calla
             threaded.work_is_brought_while_somebody_is_inside,
         ),
         (
-            spawn_module,
+            _join,
             "when_done",
             does_not_look_again_for_the_end,
             threaded.a_thread_waits_for_a_task_whose_loop_is_closed,

@@ -223,8 +223,8 @@ async def _await(awaitable: Awaitable[str]) -> str:
         (work_is_brought_while_somebody_is_inside, "yamanote.runtime._critical"),
         (a_token_is_cancelled_while_it_gets_a_waiter_and_a_child, "yamanote.runtime._token"),
         (a_token_is_cancelled_twice, "yamanote.runtime._token"),
-        (a_thread_waits_for_a_task_whose_loop_stops, "yamanote.runtime._spawn"),
-        (a_thread_waits_for_a_task_whose_loop_is_closed, "yamanote.runtime._spawn"),
+        (a_thread_waits_for_a_task_whose_loop_stops, "yamanote.runtime._join"),
+        (a_thread_waits_for_a_task_whose_loop_is_closed, "yamanote.runtime._join"),
     ],
 )
 def test_a_thread_may_be_preempted_anywhere(scenario: Scenario, within: str) -> None:

@@ -24,8 +24,10 @@ from contextvars import Context, copy_context
 from itertools import count
 from typing import Any, Generic, ParamSpec, TypeVar, final
 
+from yamanote.runtime._cancel import cancel_and_wait
+from yamanote.runtime._join import JoinError, JoinHandle
 from yamanote.runtime._scope import CancelScope
-from yamanote.runtime._spawn import JoinError, JoinHandle, cancel_and_wait, no_loop
+from yamanote.runtime._task import no_loop
 from yamanote.runtime._token import CancellationToken
 from yamanote.runtime._waiter import Waiter, is_thread_parked
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
-from yamanote.runtime._spawn import _Join
+from yamanote.runtime._join import _Join
 from yamanote.runtime._waiter import park
 
 __all__ = ["describe", "dump"]

@@ -19,8 +19,9 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar, final
 
 from yamanote.runtime._awaited_by import add_awaiter, discard_awaiter
+from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._scope import CancelScope
-from yamanote.runtime._spawn import JoinHandle, as_coroutine, cancel_task, make_task, tasks_of
+from yamanote.runtime._task import as_coroutine, make_task, request_cancel, tasks_of
 
 __all__ = ["TaskGroup", "scope"]
 
@@ -283,7 +284,7 @@ class TaskGroup:
         while self._queue:
             self._queue.popleft().abort(reason)
         for child in list(self._children):
-            cancel_task(child, reason)
+            request_cancel(child, reason)
 
     def _abandon(self) -> None:
         """The host is being thrown away, and then nothing can be awaited: tell the children, and let them end."""
@@ -356,7 +357,7 @@ class _Queued(JoinHandle[T]):
 
     def _abort(self, reason: str | None) -> None:
         if self.task is not None:
-            cancel_task(self.task, reason)
+            request_cancel(self.task, reason)
         elif self._future.cancel(reason):
             self.coroutine.close()
 

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, overload
 
 from yamanote.runtime._blocking import finish_blocking
-from yamanote.runtime._spawn import as_coroutine, wait_for_end
+from yamanote.runtime._cancel import wait_for_end
+from yamanote.runtime._task import as_coroutine
 
 __all__ = ["main", "run"]
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar, final
 
 from yamanote.runtime._scope import CancelScope
-from yamanote.runtime._spawn import as_coroutine
+from yamanote.runtime._task import as_coroutine
 from yamanote.runtime._waiter import Waiter, park, park_thread
 
 __all__ = ["CancellationToken", "CancellationTokenGuard"]

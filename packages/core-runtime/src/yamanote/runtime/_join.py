@@ -1,0 +1,294 @@
+"""Join handles: waiting for a task, and taking what it ended with.
+
+Invariant: how a task ended reaches whoever awaits its handle, from any loop or thread, as often as it is asked for; an
+error that nobody asked for reaches the exception handler of its loop, once. Cancelling who waits never touches what is
+waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError, _get_running_loop
+from collections.abc import Callable, Generator
+from contextvars import Context
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from yamanote.runtime._awaited_by import add_awaiter, discard_awaiter
+from yamanote.runtime._task import request_cancel
+from yamanote.runtime._waiter import Waiter, park, park_thread
+
+__all__ = ["JoinError", "JoinHandle"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class JoinError(Exception):
+    """What was awaited through a handle has been cancelled, so there is no value.
+
+    Not a CancelledError: whoever awaits the handle has not been cancelled.
+    """
+
+    name: str
+    """Of the task that was cancelled."""
+    reason: str | None
+    """What its cancellation said."""
+
+    def __init__(self, name: str, reason: str | None = None) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name} was cancelled" + (f": {self.reason}" if self.reason is not None else "")
+
+
+class JoinHandle(Generic[T_co]):
+    """A spawned task, for whoever wants its result, or wants it to stop.
+
+    Await it for the value, or the error, of the task: as often as needed, from any task of any loop. `result` is the
+    blocking form, for threads. An error that nobody ever asks for is reported once, by the exception handler of the
+    loop. Handles may be dropped: the task goes on.
+
+    Awaiting raises `JoinError` when the task was cancelled.
+
+    **Cancel safety:** cancelling who awaits leaves the task alone; `abort` cancels the task.
+
+    **Threads:** every method may be called from any thread.
+    """
+
+    __slots__ = ("__weakref__", "_delivery", "_future", "_reason")
+
+    _future: asyncio.Future[T_co]
+    _delivery: _Delivery | None
+
+    def __init__(self, future: asyncio.Future[T_co]) -> None:
+        self._future = future
+        self._delivery = None
+        self._reason: str | None = None
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        future = self._future
+        if not future.done():
+            if future.get_loop() is not _get_running_loop():
+                return (yield from park(self).__await__())
+            task = asyncio.current_task()
+            if self._includes(task):
+                raise RuntimeError("a task cannot wait for its own end")
+            join = _Join(future)
+            if add_awaiter is not None:
+                add_awaiter(future, task)
+            try:
+                yield join
+            finally:
+                if discard_awaiter is not None:
+                    discard_awaiter(future, task)
+                del join, task  # a cancellation refers to this frame, and they to the cancellation
+        try:
+            return self._take()
+        finally:
+            # An error refers to this frame, and through what it knows would refer to itself.
+            del self, future
+
+    def result(self, timeout: float | None = None) -> T_co:
+        """Block the calling thread until the task has ended; return its value.
+
+        Raises what the task raised, JoinError when it was cancelled, TimeoutError after `timeout` seconds, and
+        RuntimeError in a thread that runs an event loop, unless the task has ended already.
+        """
+        if not self._future.done():
+            return park_thread(self, timeout)
+        try:
+            return self._take()
+        finally:
+            del self
+
+    def abort(self, reason: str | None = None) -> None:
+        """Ask the task to stop: CancelledError is raised where it waits. Does not wait until it has.
+
+        Nothing happens when it has ended already; its value and its error stay what they were.
+        """
+        future = self._future
+        if not future.done():
+            request_cancel(future, reason)
+
+    def is_finished(self) -> bool:
+        """Whether the task has ended; its clean-up too."""
+        return self._future.done()
+
+    @property
+    def id(self) -> int:
+        """A number that no other handle has as long as this one lives."""
+        return id(self._future)
+
+    @property
+    def name(self) -> str:
+        """The name of the task."""
+        future = self._future
+        return future.get_name() if isinstance(future, asyncio.Task) else f"{type(self).__name__}-{id(future)}"
+
+    def register(self, waiter: Waiter[Any], /) -> None:
+        waiter.operation = callback = partial(self._settle, waiter)
+        if not when_done(self._future, callback) and waiter.claim():
+            waiter.fail(JoinError(self.name, "its event loop has been closed"))
+
+    def withdraw(self, waiter: Waiter[Any], /) -> None:
+        if waiter.settled:
+            if waiter.error is not None and self._delivery is not None:
+                self._delivery.count -= 1
+        else:
+            not_when_done(self._future, waiter)
+
+    def _settle(self, waiter: Waiter[Any], future: asyncio.Future[Any]) -> None:
+        waiter.operation = None  # it refers to the waiter
+        if not waiter.claim():
+            return
+        if future.cancelled():
+            waiter.fail(self._join_error())
+        elif (error := future.exception()) is not None:
+            self._delivered()
+            waiter.fail(error)
+        else:
+            waiter.settle(future.result())
+
+    def _take(self) -> T_co:
+        future = self._future
+        try:
+            if future.cancelled():
+                raise self._join_error()
+            return future.result()
+        except BaseException:
+            if not future.cancelled():
+                self._delivered()
+            raise
+        finally:
+            del self, future
+
+    def _includes(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether this is the handle of `task`."""
+        return self._future is task
+
+    def _delivered(self) -> None:
+        if self._delivery is None:
+            self._delivery = _Delivery(self._future)
+        self._delivery.count += 1
+
+    def _join_error(self) -> JoinError:
+        if self._reason is None:
+            try:
+                self._future.result()
+            except CancelledError as error:  # only the first one says why
+                self._reason = error.args[0] if error.args else None
+        return JoinError(self.name, self._reason)
+
+    def __repr__(self) -> str:
+        future = self._future
+        if not future.done():
+            state = "running"
+        elif future.cancelled():
+            state = "cancelled"
+        else:
+            state = "finished"
+        return f"<{type(self).__name__} {self.name!r} {state}>"
+
+
+Callback = Callable[[asyncio.Future[Any]], object]
+
+
+def when_done(future: asyncio.Future[Any], callback: Callback) -> bool:
+    """Call `callback` as soon as `future` is done, now if it is; from another thread perhaps twice.
+
+    False when its loop was closed before that.
+    """
+    if not future.done():
+        loop = future.get_loop()
+        if _get_running_loop() is loop:
+            future.add_done_callback(callback)
+            return True
+        try:
+            # If it is done by the time that this runs, the callback comes a turn later.
+            loop.call_soon_threadsafe(future.add_done_callback, callback)
+            closed = False
+        except RuntimeError:
+            closed = True
+        # Look again: it may have been done since, and then its loop may have ended without coming to that.
+        if not future.done():
+            return not closed
+    callback(future)
+    return True
+
+
+def not_when_done(future: asyncio.Future[Any], waiter: Waiter[Any]) -> None:
+    """Take back the callback that `waiter` has for its operation."""
+    callback, waiter.operation = waiter.operation, None  # it refers to the waiter
+    if future.done():
+        return
+    loop = future.get_loop()
+    if _get_running_loop() is loop:
+        future.remove_done_callback(callback)
+        return
+    try:
+        loop.call_soon_threadsafe(future.remove_done_callback, callback)
+    except RuntimeError:  # closed: no callback will come
+        pass
+
+
+class _Join:
+    """What a task yields to wait for `future`: like the future itself, but cancelling it only ends the waiting.
+
+    That is one loop turn less than a future of the waiter's own. And the waiter is woken without the outcome, so an
+    error counts as delivered only when it takes it, not when a cancellation comes first.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_future", "_wake_up")
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._future = future
+        self._cancelled: CancelledError | None = None
+        self._asyncio_future_blocking = True  # "this was yielded to be waited for": the protocol of asyncio's futures
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._future.get_loop()
+
+    def add_done_callback(self, wake_up: Callable[[_Join], object], *, context: Context) -> None:
+        self._wake_up = wake_up
+        self._context = context
+        self._future.add_done_callback(self._done, context=context)
+
+    def cancel(self, msg: str | None = None) -> bool:
+        if not self._future.remove_done_callback(self._done):
+            return False  # done, and about to wake the task, which sees to it itself
+        self._cancelled = CancelledError() if msg is None else CancelledError(msg)
+        self._future.get_loop().call_soon(self._wake_up, self, context=self._context)
+        return True
+
+    def result(self) -> None:
+        if self._cancelled is None:
+            return
+        try:
+            raise self._cancelled
+        finally:
+            del self  # the error refers to this frame, and what it waited with to the error and to the task
+
+    def _done(self, _: asyncio.Future[Any]) -> None:
+        self._wake_up(self)
+
+
+class _Delivery:
+    """To how many the error of a task has been delivered. When it was given back by all, it is reported."""
+
+    __slots__ = ("_future", "count")
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._future = future
+        self.count = 0
+
+    def __del__(self) -> None:
+        if not self.count:
+            self._future.get_loop().call_exception_handler(
+                {
+                    "message": "Task exception was never retrieved",
+                    "exception": self._future.exception(),
+                    "future": self._future,
+                }
+            )

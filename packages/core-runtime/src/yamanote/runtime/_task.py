@@ -1,0 +1,119 @@
+"""Tasks: starting them, and keeping them alive.
+
+Invariant: a coroutine that is started has a task of its own before its first instruction; the task lives until it ends,
+whether somebody refers to it or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from asyncio import _get_running_loop
+from collections.abc import Awaitable, Coroutine
+from contextvars import Context
+from types import CoroutineType
+from typing import Any, TypeVar
+
+__all__ = ["make_task", "start_task"]
+
+T = TypeVar("T")
+
+_CAN_START_EAGERLY = sys.version_info >= (3, 12)
+
+
+def start_task(
+    awaitable: Awaitable[T], *, name: str | None = None, context: Context | None = None, eager: bool = False
+) -> asyncio.Task[T]:
+    """Start a task on the running loop. It lives until it ends, whether somebody refers to it or not.
+
+    With `eager` it runs at once up to its first wait, before this returns (on Python 3.11 it starts on the next turn
+    all the same). For whoever builds combinators: `spawn` is the friendlier face.
+
+    Raises TypeError for what cannot be awaited, RuntimeError where no loop runs.
+    """
+    return start(awaitable, name, context, eager, "start_task")
+
+
+def start(
+    awaitable: Awaitable[T], name: str | None, context: Context | None, eager: bool, caller: str
+) -> asyncio.Task[T]:
+    """`start_task` for `caller`, whom its errors name."""
+    coroutine = as_coroutine(awaitable, caller)
+    loop = _get_running_loop()
+    if loop is None:
+        coroutine.close()
+        raise no_loop(caller)
+    task = make_task(coroutine, loop, name, context, eager)
+    if not task.done():
+        tasks = tasks_of(loop)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    return task
+
+
+def make_task(
+    coroutine: Coroutine[Any, Any, T],
+    loop: asyncio.AbstractEventLoop,
+    name: str | None = None,
+    context: Context | None = None,
+    eager: bool = False,
+) -> asyncio.Task[T]:
+    """A bare task on `loop`, which must be running here: for who keeps a reference to it until it has ended.
+
+    `start_task` needs no such care. With `eager` it runs at once up to its first wait (on Python 3.11 it starts on the
+    next turn all the same). Never through a task factory: each Python version, and uvloop, has other ideas of its
+    arguments.
+    """
+    if eager and _CAN_START_EAGERLY:
+        return asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+    return asyncio.Task(coroutine, loop=loop, name=name, context=context)
+
+
+def no_loop(caller: str) -> RuntimeError:
+    """The error for `caller`, who needs a running loop and has none."""
+    return RuntimeError(f"{caller}() needs a running event loop in this thread: call it inside `run(...)`")
+
+
+def as_coroutine(awaitable: Awaitable[T], caller: str) -> Coroutine[Any, Any, T]:
+    """The coroutine of `awaitable`, for `caller`, who gets a TypeError with advice for anything else."""
+    if type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine):
+        return awaitable
+    if inspect.isawaitable(awaitable):
+        return _await(awaitable)
+    advice = ""
+    if callable(awaitable):
+        label = getattr(awaitable, "__name__", "function")
+        advice = f"; call it: {caller}({label}())"
+    raise TypeError(f"{caller}() needs a coroutine or another awaitable, not {awaitable!r}{advice}")
+
+
+async def _await(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def tasks_of(loop: asyncio.AbstractEventLoop) -> set[object]:
+    """What keeps unfinished tasks on `loop` alive, which itself refers to its tasks only weakly.
+
+    The set is an attribute of the loop: it is touched by one thread only, and it goes when the loop goes.
+    """
+    tasks: set[object] | None = getattr(loop, "_yamanote_tasks", None)
+    if tasks is None:
+        tasks = set()
+        loop._yamanote_tasks = tasks  # type: ignore[attr-defined]
+    return tasks
+
+
+def request_cancel(future: asyncio.Future[Any], reason: str | None) -> None:
+    """Ask for cancellation, from any thread."""
+    loop = future.get_loop()
+    if _get_running_loop() is not loop:
+        try:
+            loop.call_soon_threadsafe(future.cancel, reason)
+        except RuntimeError:  # the loop is closed: it will never run again
+            pass
+    elif future is asyncio.current_task():
+        # A running task gets it at its next await. If it ends before, it keeps its value.
+        loop.call_soon(future.cancel, reason)
+    else:
+        future.cancel(reason)
