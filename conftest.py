@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import sys
+from collections.abc import Callable, Mapping
 from doctest import ELLIPSIS
 from importlib import import_module
 from pathlib import Path
@@ -46,3 +48,10 @@ docstrings = Sybil(
 )
 
 pytest_collect_file = (documents + docstrings).pytest()
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop of `run`, and on every other Python on asyncio's: what we build must work on both."""
+    if sys.version_info[1] % 2:
+        return {"asyncio": asyncio.SelectorEventLoop}
+    return {"yamanote": import_module("yamanote.runtime").EventLoop}

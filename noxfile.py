@@ -18,7 +18,7 @@ META = "yamanote"
 PACKAGES = sorted(project.parent.name for project in ROOT.glob("packages/*/pyproject.toml"))
 AREAS = [package for package in PACKAGES if package != META]
 KIT = "yamanote-testing"
-BENCHMARKS = ["channels", "streams", "sync", "tasks", "threads", "timers"]
+BENCHMARKS = ["channels", "loop", "streams", "sync", "tasks", "threads", "timers"]
 GROUPS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
 
 # Every module of an installed distribution, except for those that are there for another program, such as pytest.
@@ -186,6 +186,14 @@ def explore(session: nox.Session) -> None:
     # Options that are given here come later, and win.
     deep = ["--verbose", "--explore-runs=5000", "--explore-seed=random", "--override-ini=faulthandler_timeout=0"]
     session.run("pytest", *deep, "-k", "explored", *session.posargs)
+
+
+@nox.session(requires=["wheels"], default=False)
+def asyncio_suite(session: nox.Session) -> None:
+    """asyncio's own tests on our event loop: all of them, where `tests` takes the quick ones."""
+    install(session, distribution("core-runtime"), KIT, *GROUPS["test"])
+    suite = ["packages/core-runtime/tests/test_loop_asyncio_suite.py", "--override-ini=faulthandler_timeout=0"]
+    session.run("pytest", *suite, *session.posargs, env={"YAMANOTE_ASYNCIO_SUITE": "all"})
 
 
 @nox.session(requires=["wheels"], default=False)

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from selectors import DefaultSelector
@@ -80,6 +80,8 @@ class Workload:
     """What Tokio, crossbeam or Go call this workload."""
     clock: Literal["cpu", "wall"] = "cpu"
     """CPU time of the process; the time on the wall where threads wait for each other."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = field(default_factory=dict)
+    """By library: on which loop its version runs, if not on asyncio's. Of those no turns are counted."""
 
     def __post_init__(self) -> None:
         if BASELINE not in self.versions:
@@ -170,15 +172,18 @@ class _Subject:
     def __init__(self, library: str, workload: Workload) -> None:
         self.series = report.Series(library)
         self._version = workload.versions[library.removesuffix(report.AGAIN)]
+        self._loop = workload.loops.get(library)
         self._operations = workload.operations
         self._clock = time.process_time if workload.clock == "cpu" else time.perf_counter
         self._repeats = 1
 
     def warm_up(self, least: float) -> None:
         """Run it untimed, count its turns, and find out how often a sample must repeat it to take `least` seconds."""
-        taken = self._attempt(lambda: turns(self._version))
-        if taken is not None:
-            self.series.turns = taken / self._operations
+        if self._loop is None:
+            taken = self._attempt(lambda: turns(self._version))
+            if taken is not None:
+                self.series.turns = taken / self._operations
+        if not self.series.failed:
             seconds = self.sample()
             if seconds is not None and seconds < least:
                 self._repeats = math.ceil(least / max(seconds, 1e-6))
@@ -189,7 +194,7 @@ class _Subject:
         gc.disable()
         try:
             return self._attempt(
-                lambda: _run(_timed(self._version, self._repeats, self._clock), asyncio.new_event_loop)
+                lambda: _run(_timed(self._version, self._repeats, self._clock), self._loop or asyncio.new_event_loop)
             )
         finally:
             gc.enable()

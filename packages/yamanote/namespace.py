@@ -119,7 +119,7 @@ def choose(areas: dict[str, Area]) -> dict[str, str]:
             things = ", ".join(f"yamanote.{area}" for area in origins)
             raise SystemExit(f"{name!r} means different things in {things}: keep all but one AT_HOME in {__file__}")
         # Where it is defined, if that area exports it: then using the name loads no other area.
-        homes[name] = min(origins, key=lambda area: (origins[area].module.split(".")[1] != area, area))
+        homes[name] = min(origins, key=lambda area: (not origins[area].module.startswith(f"yamanote.{area}."), area))
     return homes
 
 

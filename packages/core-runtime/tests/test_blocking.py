@@ -14,27 +14,30 @@ from typing import Any
 import pytest
 
 from yamanote.runtime import (
+    BlockingPool,
     JoinError,
     JoinHandle,
     TaskGroup,
     _blocking,
+    cancel_and_wait,
     current_token,
+    is_thread_parked,
     map_blocking,
     run,
     spawn_blocking,
     start_task,
     yield_now,
 )
+from yamanote.runtime._call import Call, inbox_of
 
 
 @pytest.fixture
-def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A pool of its own, with two threads."""
-    pool = _blocking._Pool()
-    monkeypatch.setattr(_blocking, "_pool", pool)
-    monkeypatch.setattr(_blocking, "_THREADS", 2)
-    yield
-    pool.end()
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockingPool]:
+    """The pool that all share, with two threads and nothing to do with the other tests."""
+    pool = BlockingPool(2)
+    monkeypatch.setattr(_blocking, "shared_pool", pool)
+    yield pool
+    assert pool.shutdown() == []
 
 
 async def settle(handle: JoinHandle[Any]) -> None:
@@ -153,9 +156,9 @@ def test_without_a_loop_the_error_gives_advice() -> None:
         spawn_blocking(len, "")
 
 
-async def test_an_error_that_nobody_asks_for_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_that_nobody_asks_for_is_reported_once(two_threads: BlockingPool) -> None:
     # Without the GIL, what the thread has made is freed when the thread is woken, or ends.
-    monkeypatch.setattr(_blocking, "_IDLE_SECONDS", 0.001)
+    two_threads._idle_seconds = 0.001
     contexts: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
 
@@ -178,7 +181,7 @@ async def test_an_error_that_nobody_asks_for_is_reported_once(monkeypatch: pytes
 # many
 
 
-async def test_calls_beyond_the_threads_wait_their_turn_first_in_first_out(two_threads: None) -> None:
+async def test_calls_beyond_the_threads_wait_their_turn_first_in_first_out(two_threads: BlockingPool) -> None:
     gate = threading.Event()
     order: list[int] = []
     held = [spawn_blocking(gate.wait, 60) for _ in range(2)]
@@ -188,22 +191,22 @@ async def test_calls_beyond_the_threads_wait_their_turn_first_in_first_out(two_t
     gate.set()
     for handle in held + rest:
         await handle
-    assert len(_blocking._pool._threads) <= 2
+    assert len(two_threads._threads) <= 2
     assert sorted(order) == list(range(20)) and order[0] in (0, 1)
 
 
-async def test_idle_threads_end_and_new_calls_start_new_ones(two_threads: None, monkeypatch: Any) -> None:
-    monkeypatch.setattr(_blocking, "_IDLE_SECONDS", 0.001)
+async def test_idle_threads_end_and_new_calls_start_new_ones(two_threads: BlockingPool) -> None:
+    two_threads._idle_seconds = 0.001
     for _ in range(5):
         thread = await spawn_blocking(threading.current_thread)
         thread.join(60)
         assert not thread.is_alive()
-    assert not _blocking._pool._threads
+    assert not two_threads._threads
 
 
-async def test_threads_are_used_again(two_threads: None) -> None:
+async def test_threads_are_used_again(two_threads: BlockingPool) -> None:
     first = await spawn_blocking(threading.current_thread)
-    while not _blocking._pool._idle:
+    while not two_threads._idle:
         await asyncio.sleep(0.001)
     assert await spawn_blocking(threading.current_thread) is first
 
@@ -240,7 +243,7 @@ async def _len(text: str) -> int:
 # cancelling
 
 
-async def test_a_cancelled_awaiter_drops_a_call_that_has_not_started(two_threads: None) -> None:
+async def test_a_cancelled_awaiter_drops_a_call_that_has_not_started(two_threads: BlockingPool) -> None:
     gate = threading.Event()
     log: list[str] = []
     held = [spawn_blocking(gate.wait, 60) for _ in range(2)]
@@ -300,7 +303,7 @@ async def test_the_token_is_cancelled_even_when_the_call_asks_for_it_late() -> N
     assert await handle is True
 
 
-async def test_a_call_that_others_still_await_goes_on(two_threads: None) -> None:
+async def test_a_call_that_others_still_await_goes_on(two_threads: BlockingPool) -> None:
     gate = threading.Event()
     held = [spawn_blocking(gate.wait, 60) for _ in range(2)]
     handle = spawn_blocking(len, "abc")
@@ -322,7 +325,7 @@ async def test_a_call_that_others_still_await_goes_on(two_threads: None) -> None
     assert results == [3]
 
 
-async def test_abort_from_a_thread(two_threads: None) -> None:
+async def test_abort_from_a_thread(two_threads: BlockingPool) -> None:
     gate = threading.Event()
     held = [spawn_blocking(gate.wait, 60) for _ in range(2)]
     handle = spawn_blocking(len, "abc")
@@ -352,34 +355,91 @@ def test_run_waits_for_calls_that_nobody_awaits() -> None:
     assert log == ["made"]
 
 
-def test_run_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(_blocking, "_EXIT_SECONDS", 0.001)
-    gate = threading.Event()
-    waited: list[bool] = []
+def test_the_end_of_a_loop_does_not_wait_for_ever_and_names_and_aborts_the_calls_that_it_leaves_behind(
+    two_threads: BlockingPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, began, told = threading.Event(), threading.Barrier(3), threading.Event()
+
+    def stubborn() -> None:
+        began.wait(60)
+        gate.wait(60)
+        if current_token().is_cancelled():
+            told.set()
 
     async def forgetful() -> None:
-        spawn_blocking(lambda: waited.append(gate.wait(60)))
+        for function in (stubborn, stubborn, never):
+            spawn_blocking(function)
+        began.wait(60)
+        await _blocking.finish_blocking(0.001)
 
-    run(forgetful())
-    assert "1 blocking calls" in caplog.text
+    def never() -> None:
+        raise AssertionError("it was dropped")
+
+    asyncio.run(forgetful())
+    where = "test_the_end_of_a_loop_does_not_wait_for_ever_and_names_and_aborts_the_calls_that_it_leaves_behind"
+    assert "3 blocking calls" in caplog.text
+    for number in (1, 2):
+        assert f"{where}.<locals>.stubborn() in yamanote-blocking-{number}" in caplog.text
+    assert f"{where}.<locals>.never(), which no thread has begun" in caplog.text
     gate.set()
+    assert told.wait(60)
 
 
-def test_run_does_not_wait_for_calls_that_were_dropped(
-    two_threads: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_the_end_of_a_loop_does_not_wait_for_calls_that_were_dropped(
+    two_threads: BlockingPool, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = threading.Event()
-
-    async def drop() -> None:
-        held = [spawn_blocking(gate.wait, 60) for _ in range(2)]
-        spawn_blocking(len, "abc").abort()
-        monkeypatch.setattr(_blocking, "_EXIT_SECONDS", 0)
-        gate.set()
-        for handle in held:
-            await handle
-
-    run(drop())
+    held = [spawn_blocking(gate.wait, 60) for _ in range(2)]
+    spawn_blocking(len, "abc").abort()
+    gate.set()
+    for handle in held:
+        await handle
+    await _blocking.finish_blocking(0)
     assert caplog.text == ""
+
+
+async def test_after_cancel_and_wait_one_can_tell_whether_the_call_was_made(two_threads: BlockingPool) -> None:
+    gate = threading.Event()
+    held = [spawn_blocking(gate.wait, 60) for _ in range(2)]
+    dropped = spawn_blocking(len, "abc")
+    await cancel_and_wait(dropped)
+    assert dropped.is_cancelled() and not held[0].is_cancelled()
+    gate.set()
+    await cancel_and_wait(*held)
+    assert not held[0].is_cancelled() and await held[0] is True
+
+
+async def test_a_call_may_be_made_for_a_loop_by_another_thread(two_threads: BlockingPool) -> None:
+    loop = asyncio.get_running_loop()
+    handles: list[JoinHandle[int]] = []
+    for _ in range(100):
+        ask = threading.Thread(target=lambda: handles.append(two_threads._submit(loop, len, ("abc",), {})))
+        ask.start()
+        ask.join()
+        assert await handles.pop() == 3
+    assert not inbox_of(loop).unfinished  # who waits for the end of the loop waits for none of them
+
+
+async def test_a_call_is_busy_until_its_result_has_arrived_whatever_its_thread_does_next() -> None:
+    pool = BlockingPool(1)
+    loop = asyncio.get_running_loop()
+    threads: list[int] = []
+
+    def made() -> None:
+        threads.append(threading.get_ident())
+
+    def parks() -> None:
+        current_token().blocking_wait(60)
+
+    first, second = pool.spawn(made), pool.spawn(parks)
+    while not (threads and is_thread_parked(threads[0])):  # without a turn of the loop
+        pass
+    assert _blocking.busy_calls(loop) == [made.__qualname__]
+    await first
+    assert _blocking.busy_calls(loop) == []
+    second.abort()
+    await second
+    await asyncio.to_thread(pool.shutdown)
 
 
 # the races between who brings a call and a thread that is about to rest
@@ -398,17 +458,17 @@ class Brings:
             self.call = None
 
 
-async def test_a_call_that_comes_just_before_a_thread_rests_is_made(two_threads: None, monkeypatch: Any) -> None:
+async def test_a_call_that_comes_just_before_a_thread_rests_is_made(two_threads: BlockingPool) -> None:
     class Idle(list[Any]):
         def append(self, thread: Any) -> None:
             brings.bring()
             super().append(thread)
 
-    monkeypatch.setattr(_blocking, "_IDLE_SECONDS", 3600)
-    pool = _blocking._pool
+    pool = two_threads
+    pool._idle_seconds = 3600
     pool._idle = Idle()
     made = threading.Event()
-    call = _blocking._Call(made.set, (), {}, _blocking._inbox_of(asyncio.get_running_loop()))
+    call = Call(made.set, (), {}, inbox_of(asyncio.get_running_loop()))
     call.inbox.unfinished.add(call)
     brings = Brings(call, pool)
     await spawn_blocking(len, "")
@@ -416,7 +476,7 @@ async def test_a_call_that_comes_just_before_a_thread_rests_is_made(two_threads:
     await call.future
 
 
-async def test_a_call_that_comes_just_before_a_thread_ends_is_made(two_threads: None, monkeypatch: Any) -> None:
+async def test_a_call_that_comes_just_before_a_thread_ends_is_made(two_threads: BlockingPool) -> None:
     class Changing:
         def __enter__(self) -> None:
             if pool._threads:
@@ -426,11 +486,11 @@ async def test_a_call_that_comes_just_before_a_thread_ends_is_made(two_threads: 
         def __exit__(self, *_: object) -> None:
             lock.release()
 
-    monkeypatch.setattr(_blocking, "_IDLE_SECONDS", 0.001)
-    pool = _blocking._pool
+    pool = two_threads
+    pool._idle_seconds = 0.001
     lock, pool._changing = pool._changing, Changing()  # type: ignore[assignment]
     made = threading.Event()
-    call = _blocking._Call(made.set, (), {}, _blocking._inbox_of(asyncio.get_running_loop()))
+    call = Call(made.set, (), {}, inbox_of(asyncio.get_running_loop()))
     call.inbox.unfinished.add(call)
     brings = Brings(call, pool)
     await spawn_blocking(len, "")
@@ -532,7 +592,7 @@ def test_the_end_of_the_program_waits_for_calls_that_have_been_asked_for() -> No
         """
         import asyncio, time
         from yamanote.runtime import _blocking, spawn_blocking
-        _blocking._THREADS = 1
+        _blocking.shared_pool._size = 1
 
         async def main():
             for number in range(3):
@@ -548,8 +608,8 @@ def test_the_end_of_the_program_does_not_wait_for_ever_and_names_the_thread() ->
     output = program(
         """
         import asyncio, threading
-        from yamanote.runtime import _blocking, spawn_blocking
-        _blocking._EXIT_SECONDS = 0.05
+        from yamanote.runtime import _pool, spawn_blocking
+        _pool._EXIT_SECONDS = 0.05
 
         async def main():
             spawn_blocking(threading.Event().wait)

@@ -1,14 +1,30 @@
 """The dump: what every task is doing."""
 
 import asyncio
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from yamanote.runtime import JoinHandle, TaskGroup, TaskWaiter, describe, dump, park, run, spawn, spawn_blocking
+from yamanote.runtime import (
+    BlockingPool,
+    CancelScope,
+    JoinHandle,
+    TaskGroup,
+    TaskWaiter,
+    describe,
+    dump,
+    park,
+    record_spawn_sites,
+    run,
+    spawn,
+    spawn_blocking,
+    start_task,
+)
 
 
 async def settle() -> None:
@@ -472,3 +488,168 @@ async def test_a_waiter_that_is_awaited_by_hand_is_a_future() -> None:
 
     assert first_line(task) == "'waiter' waits for a future"
     await ended(task)
+
+
+# ---------------------------------------------------------------------- cancellation, rings, threads, spawn sites
+
+
+async def test_a_task_that_has_been_cancelled_and_goes_on_says_so() -> None:
+    async def stubborn() -> None:
+        try:
+            await wait_for_nothing()
+        finally:
+            await wait_for_nothing()
+
+    task = await waiting(stubborn(), "stubborn")
+    assert "cancelled" not in first_line(task)
+    task.cancel()
+    await settle()
+    assert first_line(task).endswith("; it has been cancelled")
+    await ended(task)
+
+
+async def test_the_reason_of_a_cancellation_is_told_if_it_can_be_found() -> None:
+    scopes: list[CancelScope] = []
+
+    async def in_a_scope() -> None:
+        with CancelScope() as scope:
+            scopes.append(scope)
+            try:
+                await wait_for_nothing()
+            finally:
+                await wait_for_nothing()
+
+    scoped = await waiting(in_a_scope(), "scoped")
+    scopes[0].cancel("closing time")
+    await settle()
+    assert first_line(scoped).endswith("; it has been cancelled: closing time")
+    late = asyncio.create_task(asyncio.sleep(0), name="late")
+    late.cancel("changed my mind")
+    assert first_line(late) == "'late' has not started; it has been cancelled: changed my mind"
+    await ended(scoped, late)
+
+
+async def test_tasks_that_wait_for_each_other_are_named_as_a_ring() -> None:
+    tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def wait_for(name: str) -> None:
+        await (tasks[name] if name != "b" else JoinHandle(tasks[name]))
+
+    for name, other in (("a", "b"), ("b", "c"), ("c", "a"), ("outside", "a")):
+        tasks[name] = asyncio.create_task(wait_for(other), name=name)
+    await settle()
+    lines = dump().splitlines()
+    assert lines[1] == "a dead-lock, unless one of them is cancelled: 'a' waits for 'b' waits for 'c' waits for 'a'"
+    assert "dead-lock" not in "".join(lines[2:])
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.wait(tasks.values())
+    assert "dead-lock" not in dump()
+
+
+async def test_calls_in_threads_are_shown_with_what_they_are_in() -> None:
+    pool = BlockingPool(1, name="disk")
+    inside, gate = threading.Event(), threading.Event()
+
+    def work() -> None:
+        inside.set()
+        gate.wait(60)
+
+    running, queued = pool.spawn(work), pool.spawn(len, "")
+    assert await asyncio.to_thread(inside.wait, 60)
+    text = dump()
+    before, _, ours = text.partition(f"{work.__qualname__!r} runs in the thread 'disk-1'\n")
+    assert "'len' waits for a thread" in before
+    assert f"{__file__}:" in ours.splitlines()[0] and ours.splitlines()[0].endswith(".work")
+    assert "_call.py" not in ours  # only what was called
+    running.abort()
+    assert "runs in the thread 'disk-1'; it has been cancelled" in dump()
+    gate.set()
+    await running
+    await queued
+    assert "disk" not in dump()
+    await asyncio.to_thread(pool.shutdown)
+
+
+def here(line: int = 0) -> str:
+    frame = sys._getframe(1)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno + line} in {frame.f_code.co_qualname}"
+
+
+@pytest.fixture
+def sites() -> Iterator[None]:
+    record_spawn_sites()
+    yield
+    record_spawn_sites(False)
+
+
+async def test_nothing_is_kept_of_where_a_task_was_spawned_unless_it_is_asked_for() -> None:
+    handle = spawn(wait_for_nothing())
+    assert handle.spawned_at is None and "spawned at" not in dump()
+    handle.abort()
+
+
+async def test_a_handle_knows_where_it_was_spawned(sites: None) -> None:
+    handles = {
+        "spawn": (spawn(wait_for_nothing()), here()),
+        "eager": (spawn(wait_for_nothing(), eager=True), here()),
+        "several": (spawn(wait_for_nothing(), wait_for_nothing()), here()),
+        "thread": (spawn_blocking(len, ""), here()),
+    }
+    async with TaskGroup() as group:
+        handles["group"] = (group.spawn(wait_for_nothing()), here())
+        for handle, site in handles.values():
+            assert handle.spawned_at == site
+            handle.abort()
+    for handle, site in handles.values():
+        assert handle.spawned_at == site  # when it has ended, too
+
+
+async def test_the_site_of_a_task_is_outside_of_yamanote(sites: None) -> None:
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def child() -> None:
+        tasks.add(asyncio.current_task())  # type: ignore[arg-type]
+
+    async def caller() -> None:
+        await ours(child)
+
+    names: dict[str, Any] = {"__name__": "yamanote.futures._map", "start_task": start_task}
+    exec("async def ours(function):\n    await start_task(function())", names)
+    ours = names["ours"]
+    await caller()
+    (task,) = tasks
+    site = JoinHandle(task).spawned_at
+    assert site is not None and site.endswith(" in test_the_site_of_a_task_is_outside_of_yamanote.<locals>.caller")
+
+
+async def test_the_site_keeps_nothing_alive(sites: None) -> None:
+    class Thing:
+        pass
+
+    def start() -> tuple[JoinHandle[None], weakref.ref[Thing]]:
+        thing = Thing()
+        return spawn(wait_for_nothing()), weakref.ref(thing)
+
+    handle, thing = start()
+    assert thing() is None
+    handle.abort()
+
+
+async def test_the_dump_shows_where_each_task_was_spawned(sites: None) -> None:
+    handle = spawn(wait_for_nothing(), name="worker")
+    site = here(-1)
+    await settle()
+    lines = dump().splitlines()
+    assert lines[lines.index("'worker' waits for a future") + 1] == f"    spawned at {site}"
+    handle.abort()
+
+
+def test_in_debug_mode_asyncio_keeps_the_sites() -> None:
+    async def main() -> None:
+        handle, site = spawn(asyncio.sleep(0)), here()
+        assert handle.spawned_at is not None
+        assert site.startswith(handle.spawned_at.partition(" in ")[0])
+        await handle
+
+    run(main(), debug=True)

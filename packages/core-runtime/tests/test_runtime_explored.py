@@ -33,7 +33,7 @@ from yamanote.runtime import (
     start_task,
     yield_now,
 )
-from yamanote.runtime._run import _then_tidy
+from yamanote.runtime._shutdown import end_tasks
 from yamanote.testing import explore, explore_cancellations
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
@@ -276,7 +276,8 @@ async def run_ends_before_its_task(end: str) -> None:
         start_task(work())
         return "value"
 
-    assert await _then_tidy(main()) == "value"
+    assert await main() == "value"
+    await end_tasks(asyncio.get_running_loop().time() + 10)
     assert len(asyncio.all_tasks()) == 1
 
 

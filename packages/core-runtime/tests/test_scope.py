@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
+import signal
+import sys
 import threading
 import weakref
 
 import pytest
 
-from yamanote.runtime import CancelScope, start_task, yield_now
+from yamanote.runtime import CancelScope, move_on_after, run, start_task, use_scope, yield_now
 
 
 def requests() -> int:
@@ -372,3 +375,219 @@ async def test_a_deadline_that_was_moved_back_is_the_one_that_counts() -> None:
         await asyncio.sleep(3600)
     assert scope.cancelled_caught
     assert loop.time() >= moved - 1e-6
+
+
+async def test_a_deadline_that_never_comes_needs_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_at", None)
+    with CancelScope(deadline=math.inf) as scope:
+        assert scope.deadline == math.inf
+        scope.deadline = math.inf
+    assert not scope.cancel_called
+    with CancelScope(deadline=-math.inf) as scope:
+        await yield_now()
+    assert scope.cancelled_caught
+
+
+async def test_a_deadline_that_is_none_is_refused_at_the_call() -> None:
+    with pytest.raises(ValueError, match="deadline"):
+        CancelScope(deadline=math.nan)
+    with pytest.raises(TypeError, match="deadline"):
+        CancelScope(deadline="soon")  # type: ignore[arg-type]
+    with CancelScope() as scope:
+        with pytest.raises(ValueError, match="deadline"):
+            scope.deadline = math.nan
+        with pytest.raises(TypeError, match="deadline"):
+            scope.deadline = "soon"  # type: ignore[assignment]
+        assert scope.deadline is None
+        await yield_now()
+
+
+# move_on_after, use_scope
+
+
+async def test_moving_on_ends_the_block_without_an_error_and_says_so() -> None:
+    with move_on_after(0.001) as scope:
+        await asyncio.sleep(3600)
+    assert scope.cancelled_caught and scope.reason == "deadline passed"
+    with move_on_after(3600) as scope:
+        await yield_now()
+    assert not scope.cancel_called
+    assert requests() == 0
+
+
+async def test_the_time_to_move_on_begins_when_the_block_is_entered() -> None:
+    loop = asyncio.get_running_loop()
+    scope = move_on_after(3600)
+    assert scope.deadline is None
+    await asyncio.sleep(0.002)
+    before = loop.time()
+    with scope:
+        assert scope.deadline is not None and scope.deadline >= before + 3600
+    scope = move_on_after(3600)
+    scope.deadline = loop.time()  # in place of the seconds
+    with scope:
+        await asyncio.sleep(3600)
+    assert scope.cancelled_caught
+
+
+async def test_no_time_cancels_the_first_wait_and_none_never_does() -> None:
+    for seconds in (0, -1, -math.inf):
+        reached = False
+        with move_on_after(seconds) as scope:
+            reached = True
+            await yield_now()
+            reached = False
+        assert reached and scope.cancelled_caught
+    for never in (None, math.inf):
+        with move_on_after(never) as scope:
+            await yield_now()
+            assert scope.deadline == never
+        assert not scope.cancel_called
+
+
+async def test_a_timeout_error_of_the_block_is_no_reason_to_move_on() -> None:
+    with pytest.raises(TimeoutError, match="of the block"):
+        with move_on_after(0.001) as scope:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                raise TimeoutError("of the block")
+    assert scope.cancel_called and not scope.cancelled_caught and requests() == 0
+    with pytest.raises(TimeoutError):
+        with move_on_after(3600):
+            async with asyncio.timeout(0):
+                await asyncio.sleep(3600)
+
+
+async def test_moving_on_again_and_again_leaves_no_request_that_a_standard_group_would_find() -> None:
+    for _ in range(3):
+        with move_on_after(0):
+            await asyncio.sleep(3600)
+    assert requests() == 0
+
+    async def fail() -> None:
+        raise LookupError
+
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+    await yield_now()  # from 3.13 on a group cancels once more for each request that it finds
+
+
+async def test_moving_on_can_be_shielded_from_the_scopes_around() -> None:
+    with CancelScope() as outer:
+        outer.cancel()
+        with move_on_after(0.001, shield=True) as scope:
+            await asyncio.sleep(3600)
+        assert scope.cancelled_caught and scope.shield
+        await yield_now()
+    assert outer.cancelled_caught and requests() == 0
+
+
+def test_a_time_to_move_on_that_is_none_is_refused_at_the_call() -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        move_on_after(math.nan)
+    with pytest.raises(TypeError, match="seconds"):
+        move_on_after("5")  # type: ignore[arg-type]
+
+
+async def test_a_scope_that_is_used_is_cancelled_by_hand() -> None:
+    with use_scope() as scope:
+        scope.cancel("enough")
+        await asyncio.sleep(3600)
+    assert scope.cancelled_caught and scope.reason == "enough" and requests() == 0
+
+
+# shields around what asyncio itself cancels
+
+
+async def test_standard_timeouts_and_groups_work_inside_of_a_shield() -> None:
+    async def fail() -> None:
+        raise LookupError
+
+    with CancelScope(shield=True):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.sleep(3600)
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+                await asyncio.sleep(3600)
+
+
+async def test_a_standard_timeout_around_a_shield_leaks_nothing() -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            with CancelScope(shield=True):
+                await asyncio.sleep(3600)
+    await yield_now()
+    assert requests() == 0
+
+
+async def test_one_request_from_outside_is_delivered_once_through_a_shield() -> None:
+    async def work() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            with CancelScope() as outer, CancelScope(shield=True):
+                outer.cancel()
+                await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            await yield_now()  # the clean-up is not cancelled again
+            assert task.uncancel() == 0
+        return "cleaned up"
+
+    task = start_task(work())
+    await yield_now()
+    task.cancel()
+    assert await task == "cleaned up"
+
+
+# signals
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_a_signal_handler_wakes_the_loop_that_it_has_found_asleep() -> None:
+    async def main() -> list[str]:
+        log: list[str] = []
+        with CancelScope() as scope:
+            signal.signal(signal.SIGALRM, lambda *_: scope.cancel("signal"))
+            # On a loop that nothing else wakes, and in the end this, if the signal does not.
+            asyncio.get_running_loop().call_later(5, log.append, "slept on")
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            await asyncio.get_running_loop().create_future()
+        assert scope.cancelled_caught
+        return log
+
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        assert run(main()) == []
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has eager tasks from 3.12 on")
+async def test_blocks_may_begin_in_the_part_of_a_task_that_runs_eagerly() -> None:
+    log: list[str] = []
+
+    async def work() -> int:
+        with move_on_after(0) as moved:
+            log.append("eager")
+            await asyncio.sleep(3600)
+        with use_scope() as scope:
+            scope.cancel()
+            await asyncio.sleep(3600)
+        assert moved.cancelled_caught and scope.cancelled_caught
+        return requests()
+
+    async def cancelled_in_its_first_step() -> int:
+        with use_scope() as scope:
+            scope.cancel()
+            await asyncio.sleep(3600)
+        return requests()
+
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    tasks = [asyncio.create_task(work()), asyncio.create_task(cancelled_in_its_first_step())]
+    assert log == ["eager"]
+    assert await asyncio.gather(*tasks) == [0, 0]

@@ -24,8 +24,6 @@ from yamanote.runtime import (
     yield_now,
 )
 
-needs_eager = pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks start eagerly from 3.12 on")
-
 
 async def value_of(value: Any) -> Any:
     await yield_now()
@@ -68,7 +66,6 @@ async def test_spawned_coroutines_start_on_the_next_turn_in_order() -> None:
         await handle
 
 
-@needs_eager
 async def test_an_eager_coroutine_runs_up_to_its_first_wait_in_a_task_of_its_own() -> None:
     tasks: list[Any] = []
 
@@ -86,7 +83,6 @@ async def test_an_eager_coroutine_runs_up_to_its_first_wait_in_a_task_of_its_own
     assert await ready == [1, 2]
 
 
-@needs_eager
 async def test_an_eager_coroutine_that_never_waits_is_finished_at_once() -> None:
     async def work() -> int:
         return 7
@@ -112,6 +108,22 @@ async def test_the_context_and_the_name_are_those_that_were_given() -> None:
     assert handle.name == "worker"
     assert await handle == ("inside", "worker")
     assert await spawn(work(), work(), name="w", context=context) == [("inside", "w-0"), ("inside", "w-1")]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager task factories came with Python 3.12")
+async def test_a_task_factory_has_no_say_in_when_a_task_starts() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    log: list[str] = []
+
+    async def work(label: str) -> str:
+        log.append(label)
+        return label
+
+    handles = [spawn(work("lazy")), spawn(work("eager"), eager=True), spawn(work("a"), work("b"))]
+    assert log == ["eager"]
+    assert [await handle for handle in handles] == ["lazy", "eager", ["a", "b"]]
+    assert log == ["eager", "lazy", "a", "b"]
 
 
 async def test_awaitables_that_are_no_coroutines_are_welcome() -> None:
@@ -396,6 +408,14 @@ async def test_the_call_graph_shows_who_awaits_a_handle_and_a_group() -> None:
     handle = spawn(child())
     task = start_task(_await(handle), name="waiter")
     assert await task == ["waiter"]
+
+
+async def test_a_handle_tells_whether_its_task_was_cancelled() -> None:
+    finished, aborted = spawn(asyncio.sleep(0)), spawn(asyncio.sleep(60))
+    assert not finished.is_cancelled() and not aborted.is_cancelled()
+    await finished
+    await cancel_and_wait(aborted)
+    assert not finished.is_cancelled() and aborted.is_cancelled()
 
 
 async def test_an_id_belongs_to_one_handle() -> None:

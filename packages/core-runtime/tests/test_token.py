@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
+import signal
+import sys
 import threading
 import tracemalloc
 import weakref
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 from yamanote.runtime import (
+    BUDGET,
     CancellationToken,
     ThreadWaiter,
     cancel_and_wait,
@@ -203,6 +207,165 @@ async def test_a_cancellation_of_the_caller_goes_on() -> None:
         await task
 
 
+# scopes
+
+
+async def test_a_block_is_cancelled_when_the_token_is() -> None:
+    token = CancellationToken()
+    with token.scope() as scope:
+        asyncio.get_running_loop().call_soon(token.cancel, "enough")
+        await asyncio.sleep(3600)
+    assert scope.cancelled_caught and scope.reason == "enough"
+    task = asyncio.current_task()
+    assert task is not None and task.cancelling() == 0
+
+
+async def test_under_a_cancelled_token_the_first_wait_of_a_block_is_cancelled() -> None:
+    token = CancellationToken()
+    token.cancel("over")
+    begun = False
+    with token.scope() as scope:
+        begun = True
+        await asyncio.sleep(3600)
+    assert begun and scope.cancelled_caught and scope.reason == "over"
+
+
+async def test_a_block_that_has_ended_has_nothing_to_do_with_the_token_any_more() -> None:
+    token = CancellationToken()
+    with token.scope() as scope:
+        scope.cancel("by hand")
+        await asyncio.sleep(3600)
+    assert scope.cancelled_caught and not token.is_cancelled() and not token._waiters
+    with pytest.raises(LookupError):
+        with token.scope() as scope:
+            raise LookupError
+    token.cancel()
+    await yield_now()
+    assert not scope.cancel_called
+
+
+async def test_a_block_that_a_thread_cancels_through_a_token_ends() -> None:
+    token = CancellationToken()
+    with token.child_token().scope() as scope:
+        thread = threading.Thread(target=token.cancel, args=("thread",))
+        thread.start()
+        await asyncio.sleep(3600)
+    thread.join()
+    assert scope.cancelled_caught and scope.reason == "thread"
+
+
+# deadlines
+
+
+async def test_a_deadline_cancels_a_token_and_all_below_it() -> None:
+    token = CancellationToken()
+    child = token.child_token()
+    child.cancel_after(3600)
+    token.cancel_after(0.001)
+    await child.cancelled()
+    assert token.reason == child.reason == "deadline passed"
+    assert not child._waiters
+
+
+async def test_the_earliest_deadline_counts_and_a_child_leaves_its_parent_alone() -> None:
+    loop = asyncio.get_running_loop()
+    token = CancellationToken()
+    token.cancel_at(loop.time() + 3600)
+    child = token.child_token()
+    child.cancel_after(3600)
+    child.cancel_at(loop.time() + 0.001)
+    await child.cancelled()
+    assert child.reason == "deadline passed" and not token.is_cancelled()
+    token.cancel("in time")
+    assert token.reason == "in time" and not token._waiters
+
+
+async def test_a_deadline_that_has_passed_cancels_at_once_and_one_that_never_comes_does_nothing() -> None:
+    loop = asyncio.get_running_loop()
+    tokens = [CancellationToken() for _ in range(4)]
+    tokens[0].cancel_after(0)
+    tokens[1].cancel_after(-math.inf)
+    tokens[2].cancel_at(loop.time())
+    assert [token.reason for token in tokens[:3]] == ["deadline passed"] * 3
+    tokens[3].cancel_after(math.inf)
+    tokens[3].cancel_at(math.inf)
+    assert not tokens[3].is_cancelled() and not tokens[3]._waiters
+
+
+async def test_a_deadline_does_not_keep_a_token_alive() -> None:
+    token = CancellationToken()
+    token.cancel_after(0.001)
+    gone = weakref.ref(token)
+    del token
+    assert gone() is None
+    await asyncio.sleep(0.002)  # nothing happens
+
+
+async def test_cancelling_clears_the_timer_of_a_deadline_away_on_the_thread_of_its_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cleared: list[int] = []
+
+    class Timer:
+        def cancel(self) -> None:
+            cleared.append(threading.get_ident())
+
+    token, other = CancellationToken(), CancellationToken()
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "call_at", lambda *_: Timer())
+        with token.guard():
+            token.cancel_after(3600)
+        other.cancel_after(3600)
+    thread = threading.Thread(target=other.cancel)
+    thread.start()
+    thread.join()
+    await yield_now()
+    assert cleared == [threading.get_ident()] * 2
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_at", None)
+    token.cancel_after(3600)  # it is cancelled already, and needs no timer
+
+
+async def test_a_deadline_reaches_threads_and_other_loops() -> None:
+    token = CancellationToken()
+    results: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(token.child_token().blocking_wait())),
+        threading.Thread(target=lambda: results.append(run(token.run_until_cancelled(asyncio.sleep(3600))))),
+    ]
+    for thread in threads:
+        thread.start()
+    token.cancel_after(0.005)
+    await token.cancelled()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert sorted(results, key=str) == [None, True]
+
+
+def test_a_deadline_after_the_end_of_its_loop_never_comes() -> None:
+    token = CancellationToken()
+
+    async def main() -> None:
+        token.cancel_after(0.001)
+
+    run(main())
+    assert token.blocking_wait(0.005) is False
+    token.cancel()
+    assert token.is_cancelled()
+
+
+def test_a_deadline_needs_a_clock_and_a_number() -> None:
+    token = CancellationToken()
+    with pytest.raises(RuntimeError, match="cancel_after"):
+        token.cancel_after(1)
+    with pytest.raises(RuntimeError, match="cancel_at"):
+        token.cancel_at(1)
+    with pytest.raises(ValueError, match="seconds"):
+        token.cancel_after(math.nan)
+    with pytest.raises(TypeError, match="when"):
+        token.cancel_at(None)  # type: ignore[arg-type]
+    assert not token.is_cancelled()
+
+
 # guards
 
 
@@ -318,3 +481,40 @@ async def test_it_shows_its_state() -> None:
     assert repr(token) == "<CancellationToken>"
     token.cancel("enough")
     assert repr(token) == "<CancellationToken cancelled: enough>"
+
+
+async def test_to_wait_for_a_cancelled_token_lets_others_run_after_the_budget() -> None:
+    token = CancellationToken()
+    token.cancel()
+    rounds = 0
+
+    async def never_waits() -> None:
+        nonlocal rounds
+        while True:
+            await token.cancelled()
+            rounds += 1
+
+    task = start_task(never_waits())
+    for turn in range(3):
+        await yield_now()
+        assert rounds == turn * BUDGET + BUDGET - 1
+    await cancel_and_wait(task)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_a_signal_handler_wakes_the_loop_that_it_has_found_asleep() -> None:
+    async def main() -> list[str]:
+        log: list[str] = []
+        token = CancellationToken()
+        signal.signal(signal.SIGALRM, lambda *_: token.cancel("signal"))
+        # On a loop that nothing else wakes, and in the end this, if the signal does not.
+        asyncio.get_running_loop().call_later(5, log.append, "slept on")
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        await token.cancelled()
+        return log
+
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        assert run(main()) == []
+    finally:
+        signal.signal(signal.SIGALRM, before)

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import sys
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -74,11 +73,11 @@ async def test_they_run_at_the_same_time(joining: Joining) -> None:
 
 
 @ALL
-async def test_ready_work_takes_no_turn_where_python_starts_eagerly(joining: Joining) -> None:
+async def test_ready_work_takes_no_turn(joining: Joining) -> None:
     noted: list[str] = []
     asyncio.get_running_loop().call_soon(lambda: noted.append("a turn"))
     await joining(turns(0), turns(0), turns(0))
-    assert noted == ([] if sys.version_info >= (3, 12) else ["a turn"])
+    assert noted == []
 
 
 @ALL

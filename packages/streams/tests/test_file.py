@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from yamanote import streams
+from yamanote.runtime import spawn_blocking
 from yamanote.sinks import FileSink, SinkClosed
 
 
@@ -208,6 +209,28 @@ async def test_a_task_that_somebody_cancels_later_is_told_as_an_error(path: Path
     with pytest.raises(RuntimeError, match="cancelled"):
         await close
     assert path.read_text() == "a\n"
+    assert sink._file is not None
+    assert sink._file.closed
+
+
+async def test_a_close_that_is_cancelled_before_a_thread_has_taken_it_is_done_all_the_same(path: Path) -> None:
+    sink = FileSink(path)
+    await sink.send("a")
+    await sink.feed("b")
+    go_on = threading.Event()
+    crowd = [spawn_blocking(go_on.wait) for _ in range(64)]
+    before = asyncio.all_tasks()
+    close = asyncio.create_task(sink.close())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - before - {close}:
+        task.cancel()
+    with pytest.raises(RuntimeError, match="cancelled"):
+        await close
+    go_on.set()
+    for call in crowd:
+        await call
+    assert path.read_text() == "a\nb\n"
     assert sink._file is not None
     assert sink._file.closed
 

@@ -45,38 +45,107 @@ if TYPE_CHECKING:
     from .futures import select as select
     from .futures import task_set as task_set
     from .futures import try_join as try_join
+    from .runtime import AsyncContextGroup as AsyncContextGroup
+    from .runtime import AsyncDefer as AsyncDefer
     from .runtime import BUDGET as BUDGET
+    from .runtime import BlockingPool as BlockingPool
+    from .runtime import BlockingPoolStatistics as BlockingPoolStatistics
     from .runtime import CancelScope as CancelScope
     from .runtime import CancellationToken as CancellationToken
     from .runtime import CancellationTokenGuard as CancellationTokenGuard
+    from .runtime import Clock as Clock
+    from .runtime import CoroState as CoroState
     from .runtime import CriticalSection as CriticalSection
+    from .runtime import Defer as Defer
+    from .runtime import EventLoop as EventLoop
+    from .runtime import GuaranteedTask as GuaranteedTask
+    from .runtime import Handle as Handle
     from .runtime import JoinError as JoinError
     from .runtime import JoinHandle as JoinHandle
+    from .runtime import JoinMap as JoinMap
+    from .runtime import JoinSet as JoinSet
+    from .runtime import LoopStatistics as LoopStatistics
     from .runtime import Outcome as Outcome
+    from .runtime import PersistentTaskGroup as PersistentTaskGroup
+    from .runtime import Runtime as Runtime
+    from .runtime import RuntimeMetrics as RuntimeMetrics
+    from .runtime import SchedulingEventLoopPolicy as SchedulingEventLoopPolicy
+    from .runtime import SchedulingMixin as SchedulingMixin
+    from .runtime import SchedulingProactorEventLoop as SchedulingProactorEventLoop
+    from .runtime import SchedulingSelectorEventLoop as SchedulingSelectorEventLoop
     from .runtime import Selectable as Selectable
+    from .runtime import SignalListener as SignalListener
+    from .runtime import SignalScope as SignalScope
+    from .runtime import Started as Started
+    from .runtime import Supervisor as Supervisor
     from .runtime import TaskGroup as TaskGroup
+    from .runtime import TaskScope as TaskScope
+    from .runtime import TaskTracker as TaskTracker
+    from .runtime import TaskTrackerToken as TaskTrackerToken
     from .runtime import TaskWaiter as TaskWaiter
     from .runtime import ThreadWaiter as ThreadWaiter
     from .runtime import Waiter as Waiter
+    from .runtime import aclosing as aclosing
+    from .runtime import actxgroup as actxgroup
+    from .runtime import actxmgr as actxmgr
+    from .runtime import adefer as adefer
+    from .runtime import aiter as aiter
+    from .runtime import apartial as apartial
+    from .runtime import async_eager as async_eager
+    from .runtime import blocked_tasks as blocked_tasks
     from .runtime import busy_calls as busy_calls
     from .runtime import cancel_and_wait as cancel_and_wait
+    from .runtime import cancel_task as cancel_task
+    from .runtime import checkpoint as checkpoint
+    from .runtime import concurrent_contexts as concurrent_contexts
+    from .runtime import contextualize as contextualize
+    from .runtime import cooperative as cooperative
+    from .runtime import coro_as_future as coro_as_future
+    from .runtime import coro_continue as coro_continue
+    from .runtime import coro_eager as coro_eager
+    from .runtime import coro_is_blocked as coro_is_blocked
+    from .runtime import coro_start as coro_start
+    from .runtime import create_task_descend as create_task_descend
     from .runtime import current_token as current_token
+    from .runtime import defer as defer
     from .runtime import describe as describe
     from .runtime import dump as dump
+    from .runtime import dump_all as dump_all
+    from .runtime import dump_on_signal as dump_on_signal
+    from .runtime import eager as eager
+    from .runtime import event_loop_policy as event_loop_policy
+    from .runtime import handle_signal as handle_signal
     from .runtime import is_thread_parked as is_thread_parked
+    from .runtime import lru_cache as lru_cache
     from .runtime import main as main
     from .runtime import make_task as make_task
+    from .runtime import map as map
     from .runtime import map_blocking as map_blocking
+    from .runtime import metrics as metrics
+    from .runtime import move_on_after as move_on_after
     from .runtime import park as park
     from .runtime import park_thread as park_thread
+    from .runtime import prime as prime
+    from .runtime import primed as primed
     from .runtime import random_source as random_source
+    from .runtime import record_spawn_sites as record_spawn_sites
     from .runtime import refuse_loop_thread as refuse_loop_thread
     from .runtime import run as run
+    from .runtime import runnable_tasks as runnable_tasks
     from .runtime import scope as scope
     from .runtime import set_random_source as set_random_source
+    from .runtime import shield as shield
+    from .runtime import shield_wait as shield_wait
+    from .runtime import signals as signals
+    from .runtime import sleep_insert as sleep_insert
     from .runtime import spawn as spawn
     from .runtime import spawn_blocking as spawn_blocking
     from .runtime import start_task as start_task
+    from .runtime import suppress as suppress
+    from .runtime import task_reinsert as task_reinsert
+    from .runtime import use_scope as use_scope
+    from .runtime import volatile_task_group as volatile_task_group
+    from .runtime import wait_for_signal as wait_for_signal
     from .runtime import yield_now as yield_now
     from .server import Server as Server
     from .server import serve as serve
@@ -131,7 +200,11 @@ _AREAS = {
 # Where each name lives.
 _AREA_OF = {
     "Acquire": "sync",
+    "AsyncContextGroup": "runtime",
+    "AsyncDefer": "runtime",
     "BUDGET": "runtime",
+    "BlockingPool": "runtime",
+    "BlockingPoolStatistics": "runtime",
     "CancelScope": "runtime",
     "CancellationToken": "runtime",
     "CancellationTokenGuard": "runtime",
@@ -140,36 +213,59 @@ _AREA_OF = {
     "ChannelError": "channels",
     "ChannelFull": "channels",
     "ChannelStatistics": "channels",
+    "Clock": "runtime",
     "CompletionQueue": "futures",
+    "CoroState": "runtime",
     "CriticalSection": "runtime",
     "DeadlockError": "time",
+    "Defer": "runtime",
     "Event": "sync",
+    "EventLoop": "runtime",
     "FileSink": "sinks",
+    "GuaranteedTask": "runtime",
     "Guard": "sync",
+    "Handle": "runtime",
     "HandleClosed": "channels",
     "Instant": "time",
     "Interval": "time",
     "JoinError": "runtime",
     "JoinHandle": "runtime",
+    "JoinMap": "runtime",
+    "JoinSet": "runtime",
     "Lock": "sync",
     "LockStatistics": "sync",
+    "LoopStatistics": "runtime",
     "MissedTickBehavior": "time",
     "Mutex": "sync",
     "Outcome": "runtime",
     "Permit": "channels",
     "PermitPool": "sync",
+    "PersistentTaskGroup": "runtime",
     "Receiver": "channels",
+    "Runtime": "runtime",
+    "RuntimeMetrics": "runtime",
+    "SchedulingEventLoopPolicy": "runtime",
+    "SchedulingMixin": "runtime",
+    "SchedulingProactorEventLoop": "runtime",
+    "SchedulingSelectorEventLoop": "runtime",
     "Selectable": "runtime",
     "Semaphore": "sync",
     "SemaphoreClosed": "sync",
     "Sender": "channels",
     "SenderSink": "sinks",
     "Server": "server",
+    "SignalListener": "runtime",
+    "SignalScope": "runtime",
     "Sink": "sinks",
     "SinkClosed": "sinks",
+    "Started": "runtime",
     "Stream": "streams",
+    "Supervisor": "runtime",
     "TaskGroup": "runtime",
+    "TaskScope": "runtime",
     "TaskSet": "futures",
+    "TaskTracker": "runtime",
+    "TaskTrackerToken": "runtime",
     "TaskWaiter": "runtime",
     "ThreadWaiter": "runtime",
     "UnboundedSender": "channels",
@@ -179,55 +275,101 @@ _AREA_OF = {
     "Want": "sync",
     "WeakSender": "channels",
     "When": "sync",
+    "aclosing": "runtime",
+    "actxgroup": "runtime",
+    "actxmgr": "runtime",
+    "adefer": "runtime",
+    "aiter": "runtime",
+    "apartial": "runtime",
+    "async_eager": "runtime",
     "async_stream": "streams",
+    "blocked_tasks": "runtime",
     "busy_calls": "runtime",
     "cancel_and_wait": "runtime",
+    "cancel_task": "runtime",
     "channel": "channels",
     "channel_unbounded": "channels",
+    "checkpoint": "runtime",
+    "concurrent_contexts": "runtime",
+    "contextualize": "runtime",
+    "cooperative": "runtime",
+    "coro_as_future": "runtime",
+    "coro_continue": "runtime",
+    "coro_eager": "runtime",
+    "coro_is_blocked": "runtime",
+    "coro_start": "runtime",
+    "create_task_descend": "runtime",
     "current_token": "runtime",
+    "defer": "runtime",
     "describe": "runtime",
     "drain": "sinks",
     "dump": "runtime",
+    "dump_all": "runtime",
+    "dump_on_signal": "runtime",
+    "eager": "runtime",
+    "event_loop_policy": "runtime",
     "failed_branch": "futures",
     "from_thread": "threads",
     "gather": "futures",
+    "handle_signal": "runtime",
     "instant": "time",
     "interval": "time",
     "interval_at": "time",
     "is_thread_parked": "runtime",
     "iter": "streams",
     "join": "futures",
+    "lru_cache": "runtime",
     "main": "runtime",
     "make_task": "runtime",
+    "map": "runtime",
     "map_blocking": "runtime",
+    "metrics": "runtime",
+    "move_on_after": "runtime",
     "park": "runtime",
     "park_thread": "runtime",
+    "prime": "runtime",
+    "primed": "runtime",
     "race": "futures",
     "random_source": "runtime",
+    "record_spawn_sites": "runtime",
     "refuse_loop_thread": "runtime",
     "run": "runtime",
     "run_in_thread_loop": "threads",
+    "runnable_tasks": "runtime",
     "scope": "runtime",
     "select": "futures",
     "serve": "server",
     "set_random_source": "runtime",
+    "shield": "runtime",
+    "shield_wait": "runtime",
+    "signals": "runtime",
     "sleep": "time",
+    "sleep_insert": "runtime",
     "sleep_until": "time",
     "spawn": "runtime",
     "spawn_blocking": "runtime",
     "start_task": "runtime",
+    "suppress": "runtime",
+    "task_reinsert": "runtime",
     "task_set": "futures",
     "timeout": "time",
     "timeout_at": "time",
     "to_thread": "threads",
     "try_join": "futures",
+    "use_scope": "runtime",
+    "volatile_task_group": "runtime",
+    "wait_for_signal": "runtime",
     "yield_now": "runtime",
 }
 
 # Without the areas and without the names of builtins: `import *` takes neither `time` nor `map` from anybody.
 __all__ = [
     "Acquire",
+    "AsyncContextGroup",
+    "AsyncDefer",
     "BUDGET",
+    "BlockingPool",
+    "BlockingPoolStatistics",
     "CancelScope",
     "CancellationToken",
     "CancellationTokenGuard",
@@ -236,36 +378,59 @@ __all__ = [
     "ChannelError",
     "ChannelFull",
     "ChannelStatistics",
+    "Clock",
     "CompletionQueue",
+    "CoroState",
     "CriticalSection",
     "DeadlockError",
+    "Defer",
     "Event",
+    "EventLoop",
     "FileSink",
+    "GuaranteedTask",
     "Guard",
+    "Handle",
     "HandleClosed",
     "Instant",
     "Interval",
     "JoinError",
     "JoinHandle",
+    "JoinMap",
+    "JoinSet",
     "Lock",
     "LockStatistics",
+    "LoopStatistics",
     "MissedTickBehavior",
     "Mutex",
     "Outcome",
     "Permit",
     "PermitPool",
+    "PersistentTaskGroup",
     "Receiver",
+    "Runtime",
+    "RuntimeMetrics",
+    "SchedulingEventLoopPolicy",
+    "SchedulingMixin",
+    "SchedulingProactorEventLoop",
+    "SchedulingSelectorEventLoop",
     "Selectable",
     "Semaphore",
     "SemaphoreClosed",
     "Sender",
     "SenderSink",
     "Server",
+    "SignalListener",
+    "SignalScope",
     "Sink",
     "SinkClosed",
+    "Started",
     "Stream",
+    "Supervisor",
     "TaskGroup",
+    "TaskScope",
     "TaskSet",
+    "TaskTracker",
+    "TaskTrackerToken",
     "TaskWaiter",
     "ThreadWaiter",
     "UnboundedSender",
@@ -275,47 +440,87 @@ __all__ = [
     "Want",
     "WeakSender",
     "When",
+    "aclosing",
+    "actxgroup",
+    "actxmgr",
+    "adefer",
+    "apartial",
+    "async_eager",
     "async_stream",
+    "blocked_tasks",
     "busy_calls",
     "cancel_and_wait",
+    "cancel_task",
     "channel",
     "channel_unbounded",
+    "checkpoint",
+    "concurrent_contexts",
+    "contextualize",
+    "cooperative",
+    "coro_as_future",
+    "coro_continue",
+    "coro_eager",
+    "coro_is_blocked",
+    "coro_start",
+    "create_task_descend",
     "current_token",
+    "defer",
     "describe",
     "drain",
     "dump",
+    "dump_all",
+    "dump_on_signal",
+    "eager",
+    "event_loop_policy",
     "failed_branch",
     "from_thread",
     "gather",
+    "handle_signal",
     "instant",
     "interval",
     "interval_at",
     "is_thread_parked",
     "join",
+    "lru_cache",
     "main",
     "make_task",
     "map_blocking",
+    "metrics",
+    "move_on_after",
     "park",
     "park_thread",
+    "prime",
+    "primed",
     "race",
     "random_source",
+    "record_spawn_sites",
     "refuse_loop_thread",
     "run",
     "run_in_thread_loop",
+    "runnable_tasks",
     "scope",
     "select",
     "serve",
     "set_random_source",
+    "shield",
+    "shield_wait",
+    "signals",
     "sleep",
+    "sleep_insert",
     "sleep_until",
     "spawn",
     "spawn_blocking",
     "start_task",
+    "suppress",
+    "task_reinsert",
     "task_set",
     "timeout",
     "timeout_at",
     "to_thread",
     "try_join",
+    "use_scope",
+    "volatile_task_group",
+    "wait_for_signal",
     "yield_now",
 ]
 

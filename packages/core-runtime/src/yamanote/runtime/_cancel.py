@@ -16,7 +16,7 @@ from yamanote.runtime._join import JoinHandle, not_when_done, when_done
 from yamanote.runtime._task import request_cancel
 from yamanote.runtime._waiter import Waiter, park
 
-__all__ = ["cancel_and_wait"]
+__all__ = ["cancel_and_wait", "cancel_task"]
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any] | JoinHandle[Any], reason: str | None = None) -> None:
@@ -28,6 +28,14 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any] | JoinHandle[Any], reason:
     **Cancel safety:** when the caller is cancelled meanwhile, it still waits for them, and raises that at the end.
 
     Raises RuntimeError, before anything is cancelled, when the calling task is among them.
+
+    >>> from yamanote.runtime import cancel_and_wait, run, start_task
+    >>> async def example():
+    ...     task = start_task(asyncio.sleep(3600))
+    ...     await cancel_and_wait(task, reason="closing time")
+    ...     return task.cancelled()
+    >>> run(example())
+    True
     """
     futures = [task._future if isinstance(task, JoinHandle) else task for task in tasks]
     current = asyncio.current_task()
@@ -39,6 +47,10 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any] | JoinHandle[Any], reason:
         else:
             request_cancel(task, reason)
     await wait_for_end(futures)
+
+
+cancel_task = cancel_and_wait
+"""The same, for those who know it by this name."""
 
 
 async def wait_for_end(futures: Iterable[asyncio.Future[Any]]) -> None:
@@ -78,3 +90,6 @@ class _End:
         waiter.operation = None  # it refers to the waiter
         if waiter.claim():
             waiter.settle(None)
+
+    def __repr__(self) -> str:
+        return f"<end of {self._future!r}>"

@@ -1,8 +1,8 @@
 """Dump: what every task of a loop is doing, in words and with its whole await chain.
 
 Invariant: each unfinished task is there, with the lines where it is suspended or running, from its outermost call to
-its innermost, through coroutines, generators and asynchronous generators. Looking changes nothing, and runs no code of
-the program but `__repr__`.
+its innermost, through coroutines, generators and asynchronous generators; and so is each call that a thread makes for
+the loop. Looking changes nothing, and runs no code of the program but `__repr__`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import gc
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
+from yamanote.runtime._call import Call, calls_of
 from yamanote.runtime._join import _Join
+from yamanote.runtime._scope import CancelScope
+from yamanote.runtime._site import site_of
 from yamanote.runtime._waiter import park
 
 __all__ = ["describe", "dump"]
@@ -31,6 +34,8 @@ def dump(loop: asyncio.AbstractEventLoop | None = None) -> str:
     """What each unfinished task of `loop`, by default the running one, is doing, in the words of `describe`.
 
     Oldest first: they come in the order of their names, and asyncio numbers its tasks ("Task-2" before "Task-10").
+    Before them stand those that wait for each other in a ring, and after them the calls in threads of `spawn_blocking`
+    and of every `BlockingPool` that the loop waits for.
 
     Raises RuntimeError without a `loop` where none runs. **Threads**: it may be called from another thread than that of
     the loop, and shows then what it can get hold of while the loop goes on.
@@ -49,21 +54,81 @@ def dump(loop: asyncio.AbstractEventLoop | None = None) -> str:
     loop = loop or asyncio.get_running_loop()
     tasks = sorted(asyncio.all_tasks(loop), key=_age)
     count = "1 task has" if len(tasks) == 1 else f"{len(tasks)} tasks have"
-    return "\n".join([f"{count} not ended, at {loop.time():.3f} on the clock of their loop", *map(describe, tasks)])
+    lines = [f"{count} not ended, at {loop.time():.3f} on the clock of their loop"]
+    for ring in _rings(tasks):
+        names = [repr(task.get_name()) for task in ring]
+        lines.append("a dead-lock, unless one of them is cancelled: " + " waits for ".join([*names, names[0]]))
+    lines += map(describe, tasks)
+    lines += sorted(map(_call, calls_of(loop)))
+    return "\n".join(lines)
 
 
 def describe(task: asyncio.Task[Any]) -> str:
     """What `task` is doing: in the first line its name and what it waits for, then where, from the outside in.
 
     It is running, or ready to run, or has not started, or waits: for a moment, another task, one of our primitives, or
-    something of asyncio's. Every other line is a call: file, line and function.
+    something of asyncio's; and whether it has been cancelled, with the reason if that can be found. Every other line is
+    a call: file, line and function. Before them stands the line that spawned the task, if `record_spawn_sites` is on.
     """
-    calls = list(_calls(task.get_coro()))
-    lines = [f"{task.get_name()!r} {_state(task, calls[-1] if calls else None)}"]
-    for frame in calls:
+    frames = list(_calls(task.get_coro()))
+    state = _state(task, frames[-1] if frames else None) + _cancellation(task, frames)
+    return _paragraph(f"{task.get_name()!r} {state}", task, frames)
+
+
+def _call(call: Call[Any]) -> str:
+    """What a call in a thread is doing."""
+    frames: list[FrameType] = []
+    thread = call.thread
+    if thread is None:
+        return _paragraph(f"{call.name!r} waits for a thread", call.future, frames)
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code is not Call.make.__code__:
+        frames.insert(0, frame)
+        frame = frame.f_back
+    told = "; it has been cancelled" if call.aborted else ""
+    return _paragraph(f"{call.name!r} runs in the thread {thread.name!r}{told}", call.future, frames[:_DEEPEST])
+
+
+def _paragraph(headline: str, future: asyncio.Future[Any], frames: Iterable[FrameType]) -> str:
+    lines = [headline]
+    if not future.done() and (site := site_of(future)) is not None:
+        lines.append(f"    spawned at {site}")
+    for frame in frames:
         code = frame.f_code
         lines.append(f"    {code.co_filename}:{frame.f_lineno} in {code.co_qualname}")
     return "\n".join(lines)
+
+
+def _rings(tasks: Iterable[asyncio.Task[Any]]) -> Iterator[list[asyncio.Task[Any]]]:
+    """Those that wait for each other: each for the next one, and the last one for the first."""
+    seen: set[asyncio.Task[Any]] = set()
+    for task in tasks:
+        path: list[asyncio.Task[Any]] = []
+        current: Any = task
+        while isinstance(current, asyncio.Task) and current not in seen:
+            seen.add(current)
+            path.append(current)
+            current = _waiter(current)
+        if current in path:
+            yield path[path.index(current) :]
+
+
+def _waiter(task: asyncio.Task[Any]) -> Any:
+    """What `task` has yielded, and is woken by. There is no public way to ask for it."""
+    awaited = getattr(task, "_fut_waiter", None)
+    return awaited._future if isinstance(awaited, _Join) else awaited
+
+
+def _cancellation(task: asyncio.Task[Any], frames: Iterable[FrameType]) -> str:
+    """Whether `task` has been asked to end, and why: by a scope in one of its variables, or as asyncio remembers."""
+    if task.done() or not task.cancelling():
+        return ""
+    reason = getattr(task, "_cancel_message", None)
+    for frame in frames:
+        for value in list(frame.f_locals.values()):
+            if isinstance(value, CancelScope) and value._task is task and value.reason is not None:
+                reason = value.reason
+    return "; it has been cancelled" + (f": {reason}" if reason is not None else "")
 
 
 def _age(task: asyncio.Task[Any]) -> list[tuple[int, str]]:
@@ -81,10 +146,7 @@ def _state(task: asyncio.Task[Any], innermost: FrameType | None) -> str:
             return "has not started"
         if state == inspect.CORO_RUNNING:
             return "is running"
-    # What a task yielded, and is woken by. There is no public way to ask for it, and the await chain ends before it.
-    awaited: Any = getattr(task, "_fut_waiter", None)
-    if isinstance(awaited, _Join):
-        awaited = awaited._future
+    awaited = _waiter(task)  # the await chain ends before it
     if awaited is None or awaited.done():
         return "is ready to run"
     if innermost is not None and (moment := _alarm(innermost)) is not None:
@@ -155,7 +217,7 @@ def _stack(outermost: FrameType | None) -> list[FrameType]:
         stack: list[FrameType] = []
         called: FrameType | None = frame
         while called is not None:
-            if called.f_globals is not globals():  # not the dump itself
+            if not called.f_globals.get("__name__", "").startswith(__name__):  # not the dump itself, nor its signal
                 stack.append(called)
             if called is outermost:
                 return stack[: -_DEEPEST - 1 : -1]

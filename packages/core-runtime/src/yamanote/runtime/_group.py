@@ -1,8 +1,9 @@
 """Task group: tasks that end before the block that started them does.
 
-Invariant: no child outlives the block. The first failure, `cancel`, or a cancellation of the host from outside cancels
-every child that has not ended, once, and the body; every error is raised in one ExceptionGroup; a cancellation from
-outside goes on. `task.cancelling()` of the host is what it was.
+Invariant: no child outlives the block. An error of the body, `cancel`, the deadline, a cancellation of the host from
+outside, and in a group that fails fast the first error of a child, cancel every child that has not ended, once, and the
+body. What is raised is raised when all have ended; a cancellation from outside goes on. `task.cancelling()` of the host
+is what it was.
 
 The body runs in a `CancelScope`, which is closed first of all when the body ends. So whatever cancels the host while it
 waits for its children comes from outside, and there is nothing to tell apart.
@@ -12,16 +13,15 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError, _get_running_loop
-from collections import deque
 from collections.abc import Awaitable, Coroutine
-from contextvars import Context, copy_context
+from math import inf
 from types import TracebackType
-from typing import Any, Literal, TypeVar, final
+from typing import Any, Literal, Self, TypeVar
 
-from yamanote.runtime._awaited_by import add_awaiter, discard_awaiter
+from yamanote.runtime._children import Children, ErrorHandler, was_taken
 from yamanote.runtime._join import JoinHandle
-from yamanote.runtime._scope import CancelScope
-from yamanote.runtime._task import as_coroutine, make_task, request_cancel, tasks_of
+from yamanote.runtime._scope import DEADLINE_PASSED, CancelScope, require_number
+from yamanote.runtime._task import as_coroutine, tasks_of
 
 __all__ = ["TaskGroup", "scope"]
 
@@ -29,22 +29,35 @@ T = TypeVar("T")
 _State = Literal["new", "open", "abandoned", "ended"]
 
 
-@final
-class TaskGroup:
+class TaskGroup(Children):
     """Runs tasks together: ``async with TaskGroup() as group: group.spawn(work())``.
 
-    The block ends when its body and all its children have ended, or, with an ExceptionGroup of all their errors, as
-    soon as one of them has failed and the others, which are cancelled then, have ended. A child that is cancelled is
-    no failure. KeyboardInterrupt and SystemExit are raised as they are.
+    The block ends when its body and all its children have ended. `on_error` says what the error of a child does:
+
+    * ``"cancel"``: it cancels the body and the other children. All errors are raised in an ExceptionGroup.
+    * ``"collect"``: the others go on. At the end the errors that nobody has taken by awaiting a handle are raised in an
+      ExceptionGroup.
+    * a function, which may be async: the others go on, and the function is called with the error at once, unless
+      somebody awaits the handle: then they get it. The block does not raise it.
+    * ``"report"``: as if that function were the exception handler of the loop.
+
+    In all of them an error of the body cancels the children; it is raised in the ExceptionGroup of theirs, or as it is
+    where theirs are reported. A child that is cancelled is no failure. What is no Exception is never collected nor
+    reported, but ends the block; KeyboardInterrupt and SystemExit are raised as they are.
 
     With a `limit`, at most so many children run at once; the others start in the order in which they were spawned.
-    They have no task before that, so a long queue is cheap.
+    They have no task before that, so a long queue is cheap. When the `deadline`, a moment on the loop's clock, passes,
+    that is a `cancel`. With `shield`, the scopes around the block cannot cancel it, nor its children, before it has
+    ended; `task.cancel()` can.
+
+    An async function as `on_error` runs in the place of the child that failed. What it raises, or an error that it did
+    not deal with because it was cancelled with the group, goes to the exception handler of the loop.
 
     **Cancel safety:** when the host is cancelled, so are the children; its CancelledError goes on when they have ended.
 
     **Threads:** `cancel` may be called from any thread; everything else belongs to the loop of the block.
 
-    Raises ValueError for a `limit` below 1.
+    Raises ValueError for a `limit` below 1 and for an `on_error` that is none of these.
 
     >>> from yamanote.runtime import TaskGroup, run
     >>> async def double(number):
@@ -57,51 +70,45 @@ class TaskGroup:
     [0, 2, 4]
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_aborting",
-        "_active",
-        "_body",
-        "_children",
-        "_errors",
-        "_fatal",
-        "_host",
-        "_idle",
-        "_limit",
-        "_loop",
-        "_name",
-        "_queue",
-        "_state",
-    )
+    __slots__ = ("_body", "_cancelled", "_collected", "_deadline", "_errors", "_fatal", "_shield", "_state", "_timer")
+    _policies = ("cancel", "collect", "report")
 
-    def __init__(self, *, limit: int | None = None, name: str | None = None) -> None:
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-            raise TypeError(f"limit must be a whole number, or None for no limit, not {limit!r}")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1, or None for no limit, not {limit!r}")
-        self._limit = limit
-        self._name = name
-        self._state: _State = "new"
-        self._aborting = False
+    def __init__(
+        self,
+        *,
+        on_error: Literal["cancel", "collect", "report"] | ErrorHandler = "cancel",
+        limit: int | None = None,
+        deadline: float | None = None,
+        shield: bool = False,
+        name: str | None = None,
+    ) -> None:
+        if deadline is not None:
+            require_number("deadline", deadline, "a moment on the loop's clock, or None for never")
+        super().__init__(on_error, limit, name)
+        self._deadline = deadline
+        self._shield = CancelScope(shield=True) if shield else None
         self._body = CancelScope()
-        self._host: asyncio.Task[Any] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._active = 0  # children that have started and not ended; one that is just starting eagerly too
-        # In the order in which they were started, which is the order in which they are cancelled. With their handles,
-        # if those are older than the tasks.
-        self._children: dict[asyncio.Task[Any], _Queued[Any] | None] = {}
-        self._queue: deque[_Queued[Any]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._state: _State = "new"
+        self._cancelled = False
         self._errors: list[BaseException] = []
+        self._collected: list[tuple[BaseException, JoinHandle[Any]]] = []
         self._fatal: BaseException | None = None
-        self._idle: asyncio.Future[None] | None = None
 
-    async def __aenter__(self) -> TaskGroup:
+    async def __aenter__(self) -> Self:
         if self._state != "new":
             raise RuntimeError(f"{self!r} can be entered only once")
+        if self._shield is not None:
+            self._shield.__enter__()
         self._body.__enter__()
         self._host = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         self._state = "open"
+        if self._deadline is not None and self._deadline < inf:
+            if self._deadline > self._loop.time():
+                self._timer = self._loop.call_at(self._deadline, self._expire)
+            else:
+                self._expire()  # before the first await of the body
         return self
 
     async def __aexit__(
@@ -109,74 +116,57 @@ class TaskGroup:
     ) -> bool:
         swallowed = self._body.__exit__(kind, error, traceback)
         outside: CancelledError | None = None
-        if error is not None and not swallowed:
-            if isinstance(error, CancelledError):
-                outside = error
-                self._abort(None)
-            elif isinstance(error, GeneratorExit):
-                self._abandon()
-                return False
-            else:
-                self._failed(error)
         assert self._loop is not None
-        while self._active:
-            self._idle = self._loop.create_future()
-            try:
-                await self._idle
-            except CancelledError as cancelled:
-                outside = outside or cancelled
-                self._abort(None)
-            except GeneratorExit:
-                self._abandon()
-                raise
-        self._state = "ended"
         try:
+            if error is not None and not swallowed:
+                if isinstance(error, CancelledError):
+                    outside = error
+                    self._abort(None)
+                elif isinstance(error, GeneratorExit):
+                    self._abandon()
+                    return False
+                else:
+                    self._failed(error)
+            while self._active:
+                self._idle = self._loop.create_future()
+                try:
+                    await self._idle
+                except CancelledError as cancelled:
+                    outside = outside or cancelled
+                    self._abort(None)
+                except GeneratorExit:
+                    self._abandon()
+                    raise
+            self._state = "ended"
             if self._fatal is not None:
                 if self._fatal is error:
                     return False
                 raise self._fatal
-            if self._errors:
+            errors = self._unhandled()
+            if errors:
                 if outside is not None and self._host is not None:
                     self._body._raise_again(self._host)
-                label = "unhandled errors in a TaskGroup" + (f" ({self._name})" if self._name is not None else "")
-                raise BaseExceptionGroup(label, self._errors) from None
+                if len(errors) == 1 and errors[0] is error and self._reports():
+                    return False
+                label = "" if self._name is None else f" ({self._name})"
+                raise BaseExceptionGroup(f"unhandled errors in a {type(self).__name__}{label}", errors) from None
             if outside is not None:
                 if outside is error:
                     return False
                 raise outside
             return swallowed
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._shield is not None:
+                self._shield.__exit__(None, None, None)
+            if self._state == "ended":
+                self._host = None
             # Errors refer to this frame, and it to them.
             del error, outside, traceback
-            self._errors = []
-            self._fatal = self._host = self._idle = None
-
-    def spawn(
-        self, coro: Awaitable[T], /, *, name: str | None = None, context: Context | None = None, eager: bool = False
-    ) -> JoinHandle[T]:
-        """Start a child, and return its handle at once; above the limit it waits for its turn, first in, first out.
-
-        `eager` is that of `yamanote.runtime.spawn`, for a child that need not wait. In a group that is being cancelled
-        the child is cancelled before its first instruction.
-
-        Awaiting the handle of a failed child raises its error, which fails the group all the same.
-
-        Raises RuntimeError when the group has not been entered, or has ended, or belongs to another loop.
-        """
-        coroutine = self._admit(coro, "spawn")
-        if self._limit is not None and self._active >= self._limit:
-            return self._enqueue(coroutine, name, context)
-        return JoinHandle(self._start(coroutine, name, context, eager))
-
-    def try_spawn(
-        self, coro: Awaitable[T], /, *, name: str | None = None, context: Context | None = None, eager: bool = False
-    ) -> JoinHandle[T] | None:
-        """Like `spawn`, but return None, and close the coroutine, when the limit is reached."""
-        coroutine = self._admit(coro, "try_spawn")
-        if self._limit is not None and self._active >= self._limit:
-            coroutine.close()
-            return None
-        return JoinHandle(self._start(coroutine, name, context, eager))
+            errors = []
+            self._errors, self._collected = [], []
+            self._fatal = self._idle = None
 
     def cancel(self, reason: str | None = None) -> None:
         """End the group early: cancel its children and its body. This raises nothing out of the block.
@@ -187,16 +177,25 @@ class TaskGroup:
         **Threads:** may be called from any thread.
         """
         loop = self._loop
-        if loop is None:
-            self._aborting = True
-            self._body.cancel(reason)
-        elif _get_running_loop() is loop:
-            self._abort(reason)
+        if loop is None or _get_running_loop() is loop:
+            self._cancel(reason)
         else:
             try:
-                loop.call_soon_threadsafe(self._abort, reason)
+                loop.call_soon_threadsafe(self._cancel, reason)
             except RuntimeError:  # the loop is closed
                 pass
+
+    @property
+    def cancelled_caught(self) -> bool:
+        """Whether `cancel`, or the deadline, has ended the body or a child before they did by themselves."""
+        return self._cancelled and (self._cut_short or self._body.cancelled_caught)
+
+    def _cancel(self, reason: str | None) -> None:
+        self._cancelled = self._cancelled or not self._aborting
+        self._abort(reason)
+
+    def _expire(self) -> None:
+        self._cancel(DEADLINE_PASSED)
 
     def _admit(self, coro: Awaitable[T], method: str) -> Coroutine[Any, Any, T]:
         coroutine = as_coroutine(coro, method)
@@ -207,100 +206,52 @@ class TaskGroup:
             raise RuntimeError(f"{self!r} belongs to another event loop")
         raise RuntimeError(f"{self!r} takes no children: it is not open")
 
-    def _start(
-        self,
-        coroutine: Coroutine[Any, Any, T],
-        name: str | None,
-        context: Context | None,
-        eager: bool,
-        queued: _Queued[T] | None = None,
-    ) -> asyncio.Task[T]:
-        assert self._loop is not None
-        self._active += 1
-        try:
-            task = make_task(coroutine, self._loop, name, context, eager and not self._aborting)
-        except BaseException:
-            self._active -= 1
-            raise
-        if task.done():
-            self._finished(task)
-        else:
-            self._children[task] = queued
-            if add_awaiter is not None:
-                add_awaiter(task, self._host)
-            task.add_done_callback(self._finished)
-            if self._aborting:
-                task.cancel()
-        return task
+    def _reports(self) -> bool:
+        return self._on_error not in ("cancel", "collect")
 
-    def _enqueue(self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None) -> JoinHandle[T]:
-        assert self._loop is not None
-        # It starts in a callback, whose context is another.
-        handle = _Queued(self._loop.create_future(), coroutine, name, copy_context() if context is None else context)
-        if self._aborting:
-            handle.abort()
+    def _failed_with(self, error: BaseException, handle: JoinHandle[Any]) -> bool:
+        if isinstance(error, Exception) and self._reports():
+            return super()._failed_with(error, handle)
+        if isinstance(error, Exception) and self._on_error == "collect" and self._state != "abandoned":
+            self._collected.append((error, handle))
         else:
-            self._queue.append(handle)
-        return handle
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        queued = self._children.pop(task, None)
-        if queued is not None:
-            queued.ended(task)  # before the block, which may go on from here
-        if discard_awaiter is not None:
-            discard_awaiter(task, self._host)
-        self._active -= 1
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                self._failed(error)
-        while self._queue and not self._aborting and (self._limit is None or self._active < self._limit):
-            queued = self._queue.popleft()
-            if not queued.is_finished():
-                queued.task = self._start(queued.coroutine, queued.label, queued.context, False, queued)
-        if not self._active and self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+            self._failed(error)
+        return False
 
     def _failed(self, error: BaseException) -> None:
         if self._state == "abandoned":
-            assert self._loop is not None
-            self._loop.call_exception_handler(
-                {"message": f"a child of {self!r}, whose host is gone, failed", "exception": error}
-            )
-            return
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self._tell_loop(f"a child of {self!r}, whose host is gone, failed", error)
+        elif isinstance(error, (KeyboardInterrupt, SystemExit)):
             self._fatal = self._fatal or error
-        elif not any(error is known for known in self._errors):  # the body may raise what it got from a child
+        else:
             self._errors.append(error)
         self._abort(None)
 
+    def _unhandled(self) -> list[BaseException]:
+        """The errors to raise, each once: the body may raise what it got from a child, and so may another child."""
+        collected = [error for error, handle in self._collected if not was_taken(handle)]
+        return list({id(error): error for error in collected + self._errors}.values())
+
     def _abort(self, reason: str | None) -> None:
-        if self._aborting:
-            return
-        self._aborting = True
-        assert self._loop is not None
         # The body first: where it waits for a child it is to hear of its own end, not of the child's.
-        self._body.cancel(reason)
-        while self._queue:
-            self._queue.popleft().abort(reason)
-        for child in list(self._children):
-            request_cancel(child, reason)
+        if not self._aborting:
+            self._body.cancel(reason)
+        super()._abort(reason)
 
     def _abandon(self) -> None:
         """The host is being thrown away, and then nothing can be awaited: tell the children, and let them end."""
         assert self._loop is not None
         self._state = "abandoned"
+        for error in self._unhandled():
+            self._failed(error)
         tasks = tasks_of(self._loop)
         for child in self._children:
             tasks.add(child)
             child.add_done_callback(tasks.discard)
         self._abort(None)
 
-    def __repr__(self) -> str:
-        label = "" if self._name is None else f" {self._name!r}"
-        state = "cancelled" if self._aborting and self._state == "open" else self._state
-        waiting = f" queued={len(self._queue)}" if self._queue else ""
-        return f"<TaskGroup{label} {state} running={self._active}{waiting}>"
+    def _describe(self) -> str:
+        return "cancelled" if self._aborting and self._state == "open" else self._state
 
 
 def scope(*, name: str | None = None) -> TaskGroup:
@@ -319,57 +270,3 @@ def scope(*, name: str | None = None) -> TaskGroup:
     True
     """
     return TaskGroup(name=name)
-
-
-@final
-class _Queued(JoinHandle[T]):
-    """The handle of a child that waits for its turn."""
-
-    __slots__ = ("context", "coroutine", "label", "task")
-
-    def __init__(
-        self, future: asyncio.Future[T], coroutine: Coroutine[Any, Any, T], label: str | None, context: Context
-    ) -> None:
-        super().__init__(future)
-        self.coroutine = coroutine
-        self.label = label
-        self.context = context
-        self.task: asyncio.Task[T] | None = None
-
-    @property
-    def name(self) -> str:
-        if self.task is not None:
-            return self.task.get_name()
-        return self.label if self.label is not None else "a queued task"
-
-    def abort(self, reason: str | None = None) -> None:
-        loop = self._future.get_loop()
-        if _get_running_loop() is loop:
-            self._abort(reason)
-        else:
-            try:
-                loop.call_soon_threadsafe(self._abort, reason)
-            except RuntimeError:  # the loop is closed
-                pass
-
-    def _includes(self, task: asyncio.Task[Any] | None) -> bool:
-        return task is not None and self.task is task
-
-    def _abort(self, reason: str | None) -> None:
-        if self.task is not None:
-            request_cancel(self.task, reason)
-        elif self._future.cancel(reason):
-            self.coroutine.close()
-
-    def ended(self, task: asyncio.Task[T]) -> None:
-        future = self._future
-        if task.cancelled():
-            try:
-                task.result()
-            except CancelledError as cancelled:
-                future.cancel(*cancelled.args)
-        elif (error := task.exception()) is not None:
-            future.set_exception(error)
-            future.exception()  # the group reports it
-        else:
-            future.set_result(task.result())

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from yamanote.runtime._awaited_by import add_awaiter, discard_awaiter
+from yamanote.runtime._site import site_of
 from yamanote.runtime._task import request_cancel
 from yamanote.runtime._waiter import Waiter, park, park_thread
 
@@ -84,6 +85,8 @@ class JoinHandle(Generic[T_co]):
                 if discard_awaiter is not None:
                     discard_awaiter(future, task)
                 del join, task  # a cancellation refers to this frame, and they to the cancellation
+        if not future.cancelled() and future.exception() is None:
+            return future.result()
         try:
             return self._take()
         finally:
@@ -116,6 +119,10 @@ class JoinHandle(Generic[T_co]):
         """Whether the task has ended; its clean-up too."""
         return self._future.done()
 
+    def is_cancelled(self) -> bool:
+        """Whether the task ended by a cancellation. A call that was cancelled before its thread began was not made."""
+        return self._future.cancelled()
+
     @property
     def id(self) -> int:
         """A number that no other handle has as long as this one lives."""
@@ -126,6 +133,14 @@ class JoinHandle(Generic[T_co]):
         """The name of the task."""
         future = self._future
         return future.get_name() if isinstance(future, asyncio.Task) else f"{type(self).__name__}-{id(future)}"
+
+    @property
+    def spawned_at(self) -> str | None:
+        """Where it was spawned: ``"file.py:12 in main"``, outside of Yamanote.
+
+        None unless `record_spawn_sites` is on, or asyncio's debug mode.
+        """
+        return site_of(self._future)
 
     def register(self, waiter: Waiter[Any], /) -> None:
         waiter.operation = callback = partial(self._settle, waiter)

@@ -1,21 +1,18 @@
 """Running: from a plain program into an event loop, and back with the result.
 
-Invariant: when `run` returns or raises, nothing that it started is left: every task has ended, the asynchronous
-generators are closed and so is the loop.
+Invariant: when `run` returns or raises, nothing that it started is left, except for what the log names because it would
+not end within the budget, or because Ctrl-C came twice.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-import logging
-from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine
+from asyncio import AbstractEventLoop, _get_running_loop
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
-from yamanote.runtime._blocking import finish_blocking
-from yamanote.runtime._cancel import wait_for_end
+from yamanote.runtime._runtime import Clock, Runtime
 from yamanote.runtime._task import as_coroutine
 
 __all__ = ["main", "run"]
@@ -23,24 +20,34 @@ __all__ = ["main", "run"]
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_logger = logging.getLogger("yamanote")
-
 
 def run(
     main: Awaitable[T],
     *,
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    loop_factory: Callable[[], AbstractEventLoop] | None = None,
     debug: bool | None = None,
+    clock: Clock | None = None,
+    stop_signals: Iterable[int] = (),
+    shutdown_timeout: float = 10.0,
 ) -> T:
     """Run `main` to its end on a new event loop, and return what it returns.
 
-    May be called again and again, and in any thread that runs no loop yet. Ctrl-C cancels `main`, whose `finally`
-    blocks run, and raises KeyboardInterrupt at the end. Tasks that are left over when `main` ends are cancelled and
-    awaited; a warning of the logger ``yamanote`` names them.
+    May be called again and again, and in any thread that runs no loop yet. At the end, tasks that are left over are
+    cancelled and awaited, asynchronous generators closed, and blocking calls waited for, all that in at most
+    `shutdown_timeout` seconds. A warning of the logger ``yamanote`` names what was left, and what would not end in
+    time: that is left behind.
 
-    `loop_factory` makes the loop (for instance ``uvloop.new_event_loop``); `debug` is asyncio's.
+    The first Ctrl-C cancels `main`, whose `finally` blocks run, and KeyboardInterrupt is raised at the end. A second
+    one ends everything at once. Each of the `stop_signals`, such as ``{signal.SIGTERM}``, does what the first Ctrl-C
+    does, and SystemExit is raised at the end, with the exit status ``128 + signum``. When `main` does not let the
+    cancellation through, what it returns or raises counts instead.
 
-    Raises what `main` raises, TypeError for what cannot be awaited, RuntimeError where a loop is running.
+    `loop_factory` makes the loop (for instance ``uvloop.new_event_loop``), by default an `EventLoop`, or on Windows
+    asyncio's proactor loop; `debug` is asyncio's; `clock` gives the loop
+    another time (for instance ``yamanote.time.VirtualClock()``).
+
+    Raises what `main` raises, TypeError for what cannot be awaited, RuntimeError where a loop is running, ValueError
+    for `stop_signals` outside of the main thread.
 
     >>> from yamanote.runtime import run
     >>> async def answer():
@@ -49,68 +56,44 @@ def run(
     42
     """
     coroutine = as_coroutine(main, "run")
-    if _get_running_loop() is not None:
-        coroutine.close()
-        raise RuntimeError(
-            "run() starts a loop of its own, but one is running in this thread: await the coroutine, or `spawn` it"
+    try:
+        if _get_running_loop() is not None:
+            raise RuntimeError(
+                "run() starts a loop of its own, but one is running in this thread: await the coroutine, or `spawn` it"
+            )
+        runtime = Runtime(
+            loop_factory=loop_factory,
+            debug=debug,
+            clock=clock,
+            stop_signals=stop_signals,
+            shutdown_timeout=shutdown_timeout,
         )
-    try:
-        with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
-            return runner.run(_then_tidy(coroutine))
-    finally:
-        coroutine.close()  # in case the loop could not be made
-
-
-_PATIENCE = 10.0
-"""Seconds that tasks get to end when `run` ends, before they are cancelled once more."""
-_NAMED = 10
-"""How many tasks a warning names."""
-
-
-async def _then_tidy(main: Coroutine[Any, Any, T]) -> T:
-    try:
-        return await main
-    finally:
-        left = asyncio.all_tasks()
-        left.discard(asyncio.current_task())
-        # Those that have been cancelled already are on their way out: to cancel them again would end their clean-up.
-        if forgotten := [task for task in left if not task.cancelling()]:
-            _logger.warning("run() ended before %d of its tasks, which are cancelled: %s", *_named(forgotten))
-            for task in forgotten:
-                task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=_PATIENCE)
-        if stubborn := [task for task in left if not task.done()]:
-            _logger.warning("%d tasks were cancelled and went on; they are cancelled again: %s", *_named(stubborn))
-            for task in stubborn:
-                task.cancel()
-            await wait_for_end(stubborn)
-        await finish_blocking()
-
-
-def _named(tasks: list[asyncio.Task[Any]]) -> tuple[int, str]:
-    names = sorted(task.get_name() for task in tasks)
-    return len(names), ", ".join([*names[:_NAMED], "..."] if len(names) > _NAMED else names)
+    except BaseException:
+        coroutine.close()
+        raise
+    with runtime:
+        return runtime.run_until_complete(coroutine)
 
 
 @overload
 def main(function: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, T]: ...
 @overload
 def main(
-    *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None, debug: bool | None = None
+    *,
+    loop_factory: Callable[[], AbstractEventLoop] | None = None,
+    debug: bool | None = None,
+    clock: Clock | None = None,
+    stop_signals: Iterable[int] = (),
+    shutdown_timeout: float = 10.0,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, T]]: ...
 def main(
-    function: Callable[P, Coroutine[Any, Any, T]] | None = None,
-    /,
-    *,
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
-    debug: bool | None = None,
+    function: Callable[P, Coroutine[Any, Any, T]] | None = None, /, **options: Any
 ) -> Callable[P, T] | Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, T]]:
     """Make a plain function, which runs to its end, of an async one: ``@main``, or ``@main(debug=True)``.
 
     The options are those of `run`. Arguments are passed on; the result is returned.
 
-    Raises TypeError, where it is decorated, for what is not an async function.
+    Raises TypeError, where it is decorated, for what is not an async function and for options that `run` does not have.
 
     >>> from yamanote.runtime import main
     >>> @main
@@ -119,6 +102,7 @@ def main(
     >>> greet("Yamanote")
     'hello Yamanote'
     """
+    inspect.signature(run).bind(None, **options)
 
     def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
         if not inspect.iscoroutinefunction(function):
@@ -126,7 +110,7 @@ def main(
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            return run(function(*args, **kwargs), loop_factory=loop_factory, debug=debug)
+            return run(function(*args, **kwargs), **options)
 
         return call
 

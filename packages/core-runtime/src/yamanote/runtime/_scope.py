@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError
+from collections.abc import Callable
+from math import inf, isnan
 from types import TracebackType
 from typing import Any, final
 
-__all__ = ["CancelScope"]
+__all__ = ["CancelScope", "move_on_after", "use_scope"]
+
+DEADLINE_PASSED = "deadline passed"
+"""The reason when nobody has given one."""
 
 # The innermost open scope with `shield=True` of each task that has one. Almost always empty.
 _shields: dict[asyncio.Task[Any], CancelScope] = {}
@@ -32,7 +37,10 @@ class CancelScope:
     With `shield=True` the block is protected from the scopes around it in the same task: their cancellation is
     delivered when the block has ended. It is not protected from `task.cancel()`.
 
-    **Threads:** `cancel` may be called from any thread; everything else belongs to the task.
+    Raises ValueError for a `deadline` that is nan. `math.inf` and None mean never; one that has passed cancels the
+    first await.
+
+    **Threads:** `cancel` may be called from any thread, and from a signal handler; everything else belongs to the task.
 
     >>> import asyncio
     >>> from yamanote.runtime import CancelScope, run
@@ -55,6 +63,7 @@ class CancelScope:
         "_delivered",
         "_held",
         "_reason",
+        "_seconds",
         "_shield",
         "_task",
         "_timer",
@@ -62,9 +71,11 @@ class CancelScope:
     )
 
     def __init__(self, deadline: float | None = None, *, shield: bool = False) -> None:
-        if deadline is not None and not isinstance(deadline, (int, float)):
-            raise TypeError(f"deadline must be a moment on the loop's clock or None, not {deadline!r}")
+        if deadline is not None:
+            require_number("deadline", deadline, "a moment on the loop's clock, or None for never")
         self._deadline = deadline
+        # How long after entering the deadline is; until then.
+        self._seconds: float | None = None
         self._shield = shield
         self._called = False
         self._caught = False
@@ -92,6 +103,8 @@ class CancelScope:
             _shields[task] = self
         elif _shields:
             self._around = _shields.get(task)
+        if self._seconds is not None:
+            self._deadline = task.get_loop().time() + self._seconds
         if self._called:
             task.get_loop().call_soon(self._deliver)
         elif self._deadline is not None:
@@ -132,23 +145,15 @@ class CancelScope:
 
         Before the block is entered this cancels its first await; after it has ended nothing happens.
 
-        **Threads:** may be called from any thread.
+        **Threads:** may be called from any thread, and from a signal handler.
         """
         if self._called:
             return
         self._reason = reason
         self._called = True
         task = self._task
-        if task is None:
-            return
-        loop = task.get_loop()
-        if asyncio._get_running_loop() is loop:
-            loop.call_soon(self._deliver)
-        else:
-            try:
-                loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:  # the loop is closed: nothing will ever run in the block again
-                pass
+        if task is not None:
+            call_soon(task.get_loop(), self._deliver)
 
     @property
     def deadline(self) -> float | None:
@@ -160,7 +165,10 @@ class CancelScope:
 
     @deadline.setter
     def deadline(self, deadline: float | None) -> None:
+        if deadline is not None:
+            require_number("deadline", deadline, "a moment on the loop's clock, or None for never")
         self._deadline = deadline
+        self._seconds = None
         if self._task is None or self._called:
             return
         if self._timer is not None:
@@ -195,6 +203,8 @@ class CancelScope:
         assert self._task is not None
         loop = self._task.get_loop()
         self._armed_for = deadline
+        if deadline == inf:
+            return  # no timer: a loop that has nothing else to do must not seem to wait for it
         if deadline > loop.time():
             self._timer = loop.call_at(deadline, self._expire)
         else:
@@ -208,7 +218,7 @@ class CancelScope:
         if self._deadline is not None and self._deadline > self._armed_for:  # it was moved
             self._arm(self._deadline)
         else:
-            self._reason = "deadline passed"
+            self._reason = DEADLINE_PASSED
             self._called = True
             self._deliver()
 
@@ -258,3 +268,65 @@ class CancelScope:
         if self._shield:
             state += ", shield"
         return f"<CancelScope {state} deadline={self._deadline}>"
+
+
+def move_on_after(seconds: float | None, *, shield: bool = False) -> CancelScope:
+    """A `CancelScope` that is cancelled so many seconds after its block is entered; None means never.
+
+    It raises nothing: `cancelled_caught` tells whether the block was cut short. A TimeoutError that the block itself
+    raises passes through, like any other. With 0 seconds or less the first await of the block is cancelled.
+
+    Raises ValueError for nan.
+
+    >>> from yamanote.runtime import move_on_after, run
+    >>> async def example():
+    ...     with move_on_after(0.001) as scope:
+    ...         await asyncio.sleep(3600)
+    ...     return scope.cancelled_caught
+    >>> run(example())
+    True
+    """
+    if seconds is not None:
+        require_number("seconds", seconds, "a number of seconds, or None for ever")
+    scope = CancelScope(shield=shield)
+    scope._seconds = seconds
+    return scope
+
+
+def use_scope() -> CancelScope:
+    """A `CancelScope` without a deadline, to be cancelled by hand.
+
+    >>> from yamanote.runtime import run, use_scope
+    >>> async def example():
+    ...     with use_scope() as scope:
+    ...         scope.cancel("enough")
+    ...         await asyncio.sleep(3600)
+    ...     return scope.reason
+    >>> run(example())
+    'enough'
+    """
+    return CancelScope()
+
+
+def require_number(name: str, value: float, meaning: str) -> None:
+    """Refuse what is no point or length of time: TypeError, and ValueError for nan, that name the argument."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be {meaning}, not {value!r}")
+    if isnan(value):
+        raise ValueError(f"{name} must be {meaning}, not nan")
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """`loop.call_soon`, from any thread, and from a signal handler.
+
+    A signal handler runs on the thread of the loop, but it may have interrupted the loop in its sleep, and that would
+    go on. It can be known by there being no task that runs. A plain callback of the loop looks the same, and pays for
+    it with a wake-up that is not needed.
+    """
+    if asyncio._get_running_loop() is loop and asyncio.current_task() is not None:
+        loop.call_soon(callback)
+        return
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:  # the loop is closed: nothing will ever run there again
+        pass

@@ -9,6 +9,7 @@ from contextvars import Context
 from itertools import count, repeat
 from typing import Any, TypeVar, overload
 
+from yamanote.runtime import _site
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._task import as_coroutine, make_task, no_loop, request_cancel, start, tasks_of
 
@@ -54,9 +55,8 @@ def spawn(
 ) -> JoinHandle[Any]:
     """Start one coroutine, or several, each in a task of its own, and return a handle at once.
 
-    They start on the next turn of the running loop, in order; with `eager` they run at once up to their first wait
-    (on Python 3.11 they start on the next turn all the same). Nobody needs to keep the handle. Several tasks of one
-    `name` are numbered.
+    They start on the next turn of the running loop, in order; with `eager` they run at once up to their first wait.
+    Nobody needs to keep the handle. Several tasks of one `name` are numbered.
 
     Awaiting the handle gives the value; for several the list of the values, in order, when all have ended. When some
     failed, it raises the error of the first in the order of the arguments; the others are reported by the loop's
@@ -98,6 +98,8 @@ class _JoinAll(JoinHandle[list[Any]]):
 
     def __init__(self, tasks: list[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop.create_future())
+        if _site.recording:
+            _site.remember_site(self._future)
         self._tasks = tasks
         self._left = 1
         for task in tasks:

@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from asyncio import _get_running_loop
+from asyncio import Task, _get_running_loop
 from collections.abc import Awaitable, Coroutine
 from contextvars import Context
 from types import CoroutineType
 from typing import Any, TypeVar
 
+from yamanote.runtime import _site
+from yamanote.runtime._eager_start import start_now
+
 __all__ = ["make_task", "start_task"]
 
 T = TypeVar("T")
 
+_NO_CONTEXT = Context()
+"""For callbacks that look at no variable: each of them would have a copy of the caller's otherwise."""
 _CAN_START_EAGERLY = sys.version_info >= (3, 12)
 
 
@@ -27,8 +32,8 @@ def start_task(
 ) -> asyncio.Task[T]:
     """Start a task on the running loop. It lives until it ends, whether somebody refers to it or not.
 
-    With `eager` it runs at once up to its first wait, before this returns (on Python 3.11 it starts on the next turn
-    all the same). For whoever builds combinators: `spawn` is the friendlier face.
+    With `eager` it runs at once up to its first wait, before this returns. For whoever builds combinators: `spawn` is
+    the friendlier face.
 
     Raises TypeError for what cannot be awaited, RuntimeError where no loop runs.
     """
@@ -39,7 +44,7 @@ def start(
     awaitable: Awaitable[T], name: str | None, context: Context | None, eager: bool, caller: str
 ) -> asyncio.Task[T]:
     """`start_task` for `caller`, whom its errors name."""
-    coroutine = as_coroutine(awaitable, caller)
+    coroutine = awaitable if type(awaitable) is CoroutineType else as_coroutine(awaitable, caller)
     loop = _get_running_loop()
     if loop is None:
         coroutine.close()
@@ -48,7 +53,7 @@ def start(
     if not task.done():
         tasks = tasks_of(loop)
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        task.add_done_callback(tasks.discard, context=_NO_CONTEXT)
     return task
 
 
@@ -61,13 +66,27 @@ def make_task(
 ) -> asyncio.Task[T]:
     """A bare task on `loop`, which must be running here: for who keeps a reference to it until it has ended.
 
-    `start_task` needs no such care. With `eager` it runs at once up to its first wait (on Python 3.11 it starts on the
-    next turn all the same). Never through a task factory: each Python version, and uvloop, has other ideas of its
-    arguments.
+    `start_task` needs no such care. With `eager` it runs at once up to its first wait. Never through a task factory:
+    each Python version, and uvloop, has other ideas of its arguments.
     """
+    try:
+        loop._yamanote_spawned += 1  # type: ignore[attr-defined]
+    except AttributeError:
+        loop._yamanote_spawned = 1  # type: ignore[attr-defined]
     if eager and _CAN_START_EAGERLY:
-        return asyncio.Task(coroutine, loop=loop, name=name, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
-    return asyncio.Task(coroutine, loop=loop, name=name, context=context)
+        task = Task(coroutine, loop=loop, name=name, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+    elif eager:
+        task = start_now(coroutine, loop, name, context)
+    else:
+        task = Task(coroutine, loop=loop, name=name, context=context)
+    if _site.recording:
+        _site.remember_site(task)
+    return task
+
+
+def spawned_on(loop: asyncio.AbstractEventLoop) -> int:
+    """How many tasks `make_task` has made on `loop` so far."""
+    return getattr(loop, "_yamanote_spawned", 0)
 
 
 def no_loop(caller: str) -> RuntimeError:
@@ -97,11 +116,12 @@ def tasks_of(loop: asyncio.AbstractEventLoop) -> set[object]:
 
     The set is an attribute of the loop: it is touched by one thread only, and it goes when the loop goes.
     """
-    tasks: set[object] | None = getattr(loop, "_yamanote_tasks", None)
-    if tasks is None:
-        tasks = set()
+    try:
+        return loop._yamanote_tasks  # type: ignore[attr-defined,no-any-return]
+    except AttributeError:
+        tasks: set[object] = set()
         loop._yamanote_tasks = tasks  # type: ignore[attr-defined]
-    return tasks
+        return tasks
 
 
 def request_cancel(future: asyncio.Future[Any], reason: str | None) -> None:

@@ -62,8 +62,8 @@ class CompletionQueue(Generic[K, T]):
     def add(self, awaitable: Awaitable[T], key: K, *, name: str | None = None, eager: bool = False) -> asyncio.Task[T]:
         """Start `awaitable` as a task and watch it. Keys need not be unique.
 
-        With `eager` it runs at once up to its first wait, where Python can do that (3.12); otherwise it starts on the
-        next turn. A future, task or join handle is only watched: it stays the business of whoever made it.
+        With `eager` it runs at once up to its first wait; otherwise it starts on the next turn. A future, task or join
+        handle is only watched: it stays the business of whoever made it.
 
         Raises TypeError for what cannot be awaited, RuntimeError after `aclose` and where no loop runs.
         """

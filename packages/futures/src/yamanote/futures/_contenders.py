@@ -21,8 +21,8 @@ T = TypeVar("T")
 class Contenders(Generic[K, T]):
     """Runs awaitables, in order, until one of them has finished, and hands over ``(key, task)`` of the first.
 
-    They begin when somebody registers, not before. Where Python starts tasks eagerly, one that finishes at once has
-    won before those behind it have begun; those are closed.
+    They begin when somebody registers, not before. One that finishes at once has won before those behind it have
+    begun; those are closed.
     """
 
     __slots__ = ("_queue", "_unstarted")

@@ -11,7 +11,7 @@ import warnings
 from typing import Any, TypeVar
 
 from yamanote.channels import ChannelClosed, Receiver, Sender, channel
-from yamanote.runtime import start_task
+from yamanote.runtime import GuaranteedTask
 from yamanote.sinks._sink import Sink, SinkClosed
 from yamanote.streams._arguments import require_count
 
@@ -54,18 +54,20 @@ class _Work:
                     else:
                         await self.sink.feed(item)
                 await self.sink.close()
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 self.error = error
-                await self.let_go(error)
+                if isinstance(error, asyncio.CancelledError):  # somebody cancelled the task, and not who calls the sink
+                    self.error = RuntimeError("the task of the buffer was cancelled")
+                await self._let_go()
             finally:
                 if mark is not None:
                     mark.reach()
 
-    async def let_go(self, error: BaseException) -> None:
+    async def _let_go(self) -> None:
         try:
             await self.sink.close()
         except Exception as further:
-            if further is not error:
+            if further is not self.error:
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": f"a further error in {self.sink!r}", "exception": further}
                 )
@@ -90,16 +92,8 @@ class Buffer(Sink[T_contra]):
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    @property
-    def _failure(self) -> BaseException | None:
-        # Before its first step or later: the task that was cancelled does not tell.
-        if self._work.error is None and self._task is not None and self._task.cancelled():
-            self._work.error = RuntimeError("the task of the buffer was cancelled")
-        return self._work.error
-
     def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         if self._closed:
             raise SinkClosed(f"{self!r} has been closed")
 
@@ -107,8 +101,7 @@ class Buffer(Sink[T_contra]):
         self._check()
         if self._task is None:
             self._items, receiver = channel(self._capacity, undelivered=_undelivered)
-            self._task = start_task(self._work.run(receiver))
-            self._task.add_done_callback(lambda _: receiver.close())  # in case that it has never begun
+            self._task = GuaranteedTask(self._work.run(receiver))
         await self._put(item)
 
     async def _put(self, item: object) -> None:
@@ -125,8 +118,7 @@ class Buffer(Sink[T_contra]):
         mark = _Mark()
         await self._put(mark)
         await mark.reached
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
 
     async def close(self) -> None:
         self._closed = True
@@ -136,10 +128,11 @@ class Buffer(Sink[T_contra]):
         self._items.close()
         if not self._task.done():
             await asyncio.wait([self._task])
-        if self._failure is not None:
-            if self._task.cancelled():
-                await self._work.let_go(self._failure)
-            raise self._failure
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._work.error is not None:
+            raise self._work.error
 
     def __del__(self) -> None:
         if getattr(self, "_task", None) is not None and not self._closed:
@@ -147,5 +140,5 @@ class Buffer(Sink[T_contra]):
             self._items.close()  # what was accepted is still fed, then the sink is closed
 
     def __repr__(self) -> str:
-        state = "dead" if self._failure is not None else "closed" if self._closed else "open"
+        state = "dead" if self._work.error is not None else "closed" if self._closed else "open"
         return f"<buffer({self._capacity}) of {self._work.sink!r}, {state}>"

@@ -111,15 +111,18 @@ class FileSink(Guarded[object]):
         await self._in_thread(self._append_and_close)
 
     async def _in_thread(self, function: Callable[..., None], *arguments: list[str]) -> None:
-        """Call `function` in the blocking pool, and wait for its end also when this is cancelled meanwhile.
+        """Call `function` in the blocking pool, to the end also when this is cancelled meanwhile.
 
         Until then the file belongs to the thread, and nobody else may write to it or close it.
         """
         call = spawn_blocking(function, *arguments)
         try:
             await call
-        finally:
+        except asyncio.CancelledError:
             await cancel_and_wait(call)
+            if call.is_cancelled():  # no thread has taken it, and nobody will come back for it
+                function(*arguments)
+            raise
 
     def _append(self, lines: list[str]) -> None:
         if self._file is None:

@@ -32,7 +32,7 @@ _BETWEEN_LOOKS = 0.01
 """Seconds. A thread that was told to end, or has just made its call, gets a moment to do so."""
 
 # Where the threads of a pool wait for work: they are kept on purpose.
-_IDLE = {("concurrent.futures.thread", "_worker"), ("yamanote.runtime._blocking", "_rest")}
+_IDLE = {("concurrent.futures.thread", "_worker"), ("yamanote.runtime._pool", "_rest")}
 
 
 class LeakError(AssertionError):

@@ -1,0 +1,180 @@
+"""Interrupts: Ctrl-C, and the signals that ask a program to stop, as long as a runtime has them.
+
+Invariant: the first of them cancels the main task, and the call that ran it ends with it. Ctrl-C while that is under
+way, or while the runtime shuts down, ends it at once: nothing is awaited any more. What handled the signals before
+handles them afterwards.
+
+The handlers are those of `signal.signal`, which run between two bytecodes of the main thread: those of the loop would
+wait for a task that computes, and Ctrl-C is for that one above all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from asyncio import CancelledError
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeAlias, final
+
+__all__ = ["Interrupts", "as_signals", "give_back", "is_main_thread"]
+
+Handler: TypeAlias = Any
+"""What `signal.signal` takes and returns."""
+
+
+@final
+class Interrupts:
+    """A context manager, which may be entered again inside: the signals are the runtime's in the outermost block.
+
+    In the block they are exceptions, as Ctrl-C is in any program; with `cancelling` they cancel a task, and with
+    `ending` only another Ctrl-C counts. In other threads than the main one, none of this does anything.
+    """
+
+    __slots__ = ("_depth", "_ending", "_loop", "_main", "_previous", "_received", "_stop_signals", "_wakes", "at_once")
+
+    at_once: bool
+    """Whether nothing may be awaited any more."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, stop_signals: Iterable[signal.Signals]) -> None:
+        self._loop = loop
+        self._stop_signals = frozenset(stop_signals)
+        self._previous: dict[signal.Signals, Handler] = {}
+        self._depth = 0
+        self._main: asyncio.Task[Any] | None = None
+        self._received: int | None = None
+        self._ending = False
+        self._wakes = False
+        self.at_once = False
+
+    def __enter__(self) -> None:
+        if not is_main_thread():
+            return
+        self._depth += 1
+        if self._depth > 1:
+            return
+        # Whoever has a handler of his own for Ctrl-C keeps it; the others have been asked for.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._take(signal.SIGINT)
+        for signum in self._stop_signals - set(self._previous):
+            self._take(signum)
+        self._wake_by_signals()
+
+    def __exit__(self, *exc_info: object) -> None:
+        if not is_main_thread():
+            return
+        self._depth -= 1
+        if not self._depth:
+            self.let_loop_go()
+            while self._previous:
+                give_back(*self._previous.popitem(), self._arrived)
+
+    @contextmanager
+    def cancelling(self, main: asyncio.Task[Any]) -> Iterator[None]:
+        """A block that runs `main`, which the first signal cancels. It raises what the signal stands for."""
+        self._main, self._received = main if is_main_thread() else None, None
+        try:
+            yield
+        except CancelledError:
+            if self._received is None:
+                raise
+            raise self._exception(self._received)  # noqa: B904  # the CancelledError shows where it was
+        except RuntimeError:  # "stopped before it was done": see `_arrived`
+            if not self.at_once:
+                raise
+        finally:
+            self._main = None
+        if self.at_once:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """A block in which all tasks are ended: a signal that asks for that is nothing new, but Ctrl-C is."""
+        self._ending = is_main_thread()
+        try:
+            yield
+        finally:
+            self._ending = False
+        if self.at_once:
+            raise KeyboardInterrupt
+
+    def let_loop_go(self) -> None:
+        """The loop is about to be closed."""
+        if self._wakes and is_main_thread():
+            self._wakes = False
+            signal.set_wakeup_fd(-1)
+
+    def _wake_by_signals(self) -> None:
+        """Have the interpreter write to the loop's own pipe when a signal arrives, as `loop.add_signal_handler` does.
+
+        Without that, one that comes a moment before the loop sleeps in its selector, or in another thread, is noticed
+        when something else wakes it. uvloop sees to this itself.
+        """
+        pipe = getattr(self._loop, "_csock", None)
+        if pipe is None or not self._previous:
+            return
+        before = signal.set_wakeup_fd(pipe.fileno(), warn_on_full_buffer=False)
+        if before == -1:
+            self._wakes = True
+        else:
+            signal.set_wakeup_fd(before)  # somebody else's
+
+    def _take(self, signum: signal.Signals) -> None:
+        try:
+            self._previous[signum] = signal.signal(signum, self._arrived)
+        except ValueError:  # an embedded interpreter has no signals
+            if self._stop_signals:
+                raise
+
+    def _arrived(self, signum: int, frame: FrameType | None) -> None:
+        if self._ending or self._received is not None:
+            if signum == signal.SIGINT:
+                # Whoever catches the exception here may not know what it is; then the loop stops after this turn.
+                self.at_once = True
+                self._loop.stop()
+                raise KeyboardInterrupt
+        elif self._main is None or self._main.done():
+            raise self._exception(signum)
+        else:
+            self._received = signum
+            self._main.cancel()
+            self._loop.call_soon_threadsafe(_nothing)  # it may sleep in its selector
+
+    def _exception(self, signum: int) -> BaseException:
+        """What a signal stands for: for a stop signal, an exit with the status that shells give to it."""
+        return SystemExit(128 + signum) if signum in self._stop_signals else KeyboardInterrupt()
+
+
+def _nothing() -> None: ...
+
+
+def as_signals(signums: Iterable[int], argument: str) -> tuple[signal.Signals, ...]:
+    """The signals that `argument` consists of, each once, or a TypeError or ValueError that says which is none."""
+    if isinstance(signums, int):
+        raise TypeError(f"{argument} must be several signals, such as {{signal.SIGTERM}}, not {signums!r}")
+    found: dict[signal.Signals, None] = {}
+    for signum in signums:
+        if isinstance(signum, bool) or not isinstance(signum, int):
+            raise TypeError(f"{argument} must be signals, such as signal.SIGTERM, but one is {signum!r}")
+        try:
+            known = signal.Signals(signum)
+        except ValueError:
+            raise ValueError(f"{argument} must be signals, but {signum} is none on this platform") from None
+        if known.name in ("SIGKILL", "SIGSTOP"):
+            raise ValueError(f"{argument} must be signals that can be caught, but {known.name} cannot")
+        found[known] = None
+    return tuple(found)
+
+
+def is_main_thread() -> bool:
+    """Whether this is the thread that may set the handlers of signals."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def give_back(signum: signal.Signals, previous: Handler, handler: Handler) -> None:
+    """Put `previous` in the place of `handler`, unless somebody else has taken that meanwhile."""
+    if signal.getsignal(signum) == handler:
+        # None: it was none of Python's, and Python cannot put it back.
+        signal.signal(signum, signal.SIG_DFL if previous is None else previous)

@@ -1,0 +1,74 @@
+"""Queued handle: a child of a group that waits for its turn.
+
+Invariant: its coroutine is started once, or closed. It has a task only from its turn on; the handle was there before,
+and ends as the task does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError, _get_running_loop
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any, TypeVar, final
+
+from yamanote.runtime._join import JoinHandle
+from yamanote.runtime._task import request_cancel
+
+__all__ = ["QueuedHandle"]
+
+T = TypeVar("T")
+
+
+@final
+class QueuedHandle(JoinHandle[T]):
+    """The handle of a child that waits for its turn, or had to."""
+
+    __slots__ = ("context", "coroutine", "label", "task")
+
+    def __init__(
+        self, future: asyncio.Future[T], coroutine: Coroutine[Any, Any, T], label: str | None, context: Context
+    ) -> None:
+        super().__init__(future)
+        self.coroutine = coroutine
+        self.label = label
+        self.context = context
+        self.task: asyncio.Task[T] | None = None
+
+    @property
+    def name(self) -> str:
+        if self.task is not None:
+            return self.task.get_name()
+        return self.label if self.label is not None else "a queued task"
+
+    def abort(self, reason: str | None = None) -> None:
+        loop = self._future.get_loop()
+        if _get_running_loop() is loop:
+            self._abort(reason)
+        else:
+            try:
+                loop.call_soon_threadsafe(self._abort, reason)
+            except RuntimeError:  # the loop is closed
+                pass
+
+    def _includes(self, task: asyncio.Task[Any] | None) -> bool:
+        return task is not None and self.task is task
+
+    def _abort(self, reason: str | None) -> None:
+        if self.task is not None:
+            request_cancel(self.task, reason)
+        elif self._future.cancel(reason):
+            self.coroutine.close()
+
+    def ended(self, task: asyncio.Task[T]) -> None:
+        future = self._future
+        if task.cancelled():
+            try:
+                task.result()
+            except CancelledError as cancelled:
+                future.cancel(*cancelled.args)
+        elif (error := task.exception()) is not None:
+            future.set_exception(error)
+            future.exception()  # the group sees to it
+        else:
+            future.set_result(task.result())

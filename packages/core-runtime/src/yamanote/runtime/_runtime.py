@@ -1,0 +1,238 @@
+"""Runtime: an event loop with a beginning and an end, which stands still between calls.
+
+Invariant: the loop runs only inside `run_until_complete` and `shutdown`; in between, tasks stay where they are. Once it
+is shut down nothing that it started is left: every task has ended, the asynchronous generators and the loop are
+closed; or the log says what would not end within the budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import sys
+from asyncio import AbstractEventLoop, _get_running_loop
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
+from contextvars import Context, copy_context
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, final, runtime_checkable
+
+from yamanote.runtime._handle import Handle, forked, shut_down_before
+from yamanote.runtime._interrupt import Interrupts, as_signals, is_main_thread
+from yamanote.runtime._join import JoinHandle
+from yamanote.runtime._loop import EventLoop
+from yamanote.runtime._shutdown import abandon, shut_down
+from yamanote.runtime._signals import stop_listening
+from yamanote.runtime._task import as_coroutine, make_task
+
+__all__ = ["Clock", "Runtime"]
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """What can be the clock of an event loop, such as `yamanote.time.VirtualClock`."""
+
+    def patch_loop(self, loop: AbstractEventLoop, /) -> AbstractContextManager[object]:
+        """A context manager: in the block, this is the clock of `loop`."""
+        ...
+
+
+@final
+class Runtime:
+    """An event loop, by hand: ``with Runtime() as runtime: runtime.run_until_complete(main())``, as often as needed.
+
+    Tasks live on between the calls, while the loop stands still, and so do the context variables that a call has set.
+    At the end of the block `shutdown` ends them. The options are those of `run`, which is the friendlier face.
+
+    In the block, a stop signal raises SystemExit where no call is running, as Ctrl-C raises KeyboardInterrupt.
+
+    **Threads:** it may be made in one thread and run in another; it runs one call at a time. `handle` is for all other
+    threads.
+
+    >>> async def double(number):
+    ...     return number * 2
+    >>> with Runtime() as runtime:
+    ...     handle = runtime.spawn(double(1))
+    ...     runtime.run_until_complete(double(2)), runtime.run_until_complete(handle)
+    (4, 2)
+    """
+
+    __slots__ = ("__weakref__", "_clock", "_context", "_interrupts", "_loop", "_process", "_shutdown_timeout", "handle")
+
+    handle: Handle
+    """The way in from other threads."""
+
+    def __init__(
+        self,
+        *,
+        loop_factory: Callable[[], AbstractEventLoop] | None = None,
+        debug: bool | None = None,
+        clock: Clock | None = None,
+        stop_signals: Iterable[int] = (),
+        shutdown_timeout: float = 10.0,
+    ) -> None:
+        if loop_factory is not None and not callable(loop_factory):
+            raise TypeError(f"loop_factory must be a function that makes an event loop, or None, not {loop_factory!r}")
+        if clock is not None and not isinstance(clock, Clock):
+            raise TypeError(f"clock must be a clock with a method patch_loop(), or None, not {clock!r}")
+        signums = as_signals(stop_signals, "stop_signals")
+        if signums and not is_main_thread():
+            raise ValueError("stop_signals arrive in the main thread only, and this is another one")
+        self._shutdown_timeout = _require_seconds("shutdown_timeout", shutdown_timeout)
+        self._loop = loop = new_event_loop() if loop_factory is None else loop_factory()
+        self._clock = ExitStack()
+        try:
+            if debug is not None:
+                loop.set_debug(debug)
+            if clock is not None:
+                self._clock.enter_context(clock.patch_loop(loop))
+        except BaseException:
+            loop.close()
+            raise
+        self._context = copy_context()
+        self._interrupts = Interrupts(loop, signums)
+        self._process = os.getpid()
+        self.handle = Handle(loop)
+
+    def run_until_complete(self, main: Awaitable[T], /) -> T:
+        """Run `main` in a task until that has ended, and everything else meanwhile; return its value.
+
+        Raises what `main` raises; KeyboardInterrupt after Ctrl-C, and SystemExit after a stop signal, when `main` ended
+        with the cancellation. Raises RuntimeError, and closes the coroutine, where a loop is running, and for a runtime
+        that is running, or has been shut down, or belongs to the process that this one was forked from.
+        """
+        coroutine = as_coroutine(main, "run_until_complete")
+        loop = self._loop
+        try:
+            self._require_standing("run_until_complete")
+            if loop.is_closed():
+                raise shut_down_before()
+            task = make_task(coroutine, loop, context=self._context)
+        except BaseException:
+            coroutine.close()
+            raise
+        with self._interrupts:
+            try:
+                with self._interrupts.cancelling(task):
+                    try:
+                        return loop.run_until_complete(task)
+                    except BaseException:
+                        if not task.done():  # it is another task that has ended the loop: this one has to clean up
+                            if not task.cancelling():
+                                task.cancel()
+                            self._run_until_done(task)
+                        raise
+            finally:
+                if self._interrupts.at_once:
+                    self._close(None)
+
+    def spawn(self, coro: Awaitable[T], /, *, name: str | None = None, context: Context | None = None) -> JoinHandle[T]:
+        """Start a task that runs whenever the loop does, and return its handle at once.
+
+        By default it runs in a copy of the context of the calls. Raises what `Handle.spawn` raises.
+        """
+        return self.handle.spawn(coro, name=name, context=self._context.copy() if context is None else context)
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """End everything, in at most `timeout` seconds, by default those of `shutdown_timeout`. Later calls do nothing.
+
+        Tasks are cancelled and awaited, asynchronous generators closed, blocking calls waited for. The logger
+        ``yamanote`` names what was left, and what would not end in time, which is left behind. Ctrl-C ends this at
+        once.
+
+        Raises ValueError and TypeError for a `timeout` that is no number of seconds, RuntimeError where a loop is
+        running, and in the place of the tasks KeyboardInterrupt and SystemExit when one raises it.
+        """
+        budget = self._shutdown_timeout if timeout is None else _require_seconds("timeout", timeout)
+        loop = self._loop
+        if loop.is_closed():
+            return
+        if os.getpid() != self._process:
+            # To close it would unregister what the other process has registered. So it must not be collected either.
+            _of_other_processes.append(loop)
+            return
+        self._require_standing("shutdown")
+        ending = make_task(shut_down(budget, self._clock.close), loop)
+        with self._interrupts, self._interrupts.ending():
+            try:
+                interruption = self._run_until_done(ending)
+                if ending.done():
+                    ending.result()
+                if interruption is not None:
+                    raise interruption
+            finally:
+                self._close(ending)
+
+    def __enter__(self) -> Runtime:
+        if self._loop.is_closed():
+            raise shut_down_before()
+        self._interrupts.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.shutdown()
+        finally:
+            self._interrupts.__exit__()
+
+    def _run_until_done(self, task: asyncio.Task[Any]) -> BaseException | None:
+        """Run the loop until `task` has ended, also when another one stops it, or breaks out of it; tell with what."""
+        loop = self._loop
+        task.add_done_callback(lambda _: loop.stop())
+        interruption: BaseException | None = None
+        while not task.done() and not self._interrupts.at_once:
+            try:
+                loop.run_forever()
+            except (KeyboardInterrupt, SystemExit) as error:
+                interruption = interruption or error
+        return interruption
+
+    def _close(self, ending: asyncio.Task[None] | None) -> None:
+        loop = self._loop
+        self._clock.close()
+        abandon(loop, ending)
+        stop_listening(loop)
+        self._interrupts.let_loop_go()
+        if self._interrupts.at_once:
+            # What it would say of tasks that end nowhere has been said.
+            loop.set_exception_handler(lambda *_: None)
+        loop.close()
+
+    def _require_standing(self, caller: str) -> None:
+        if os.getpid() != self._process:
+            raise forked()
+        if _get_running_loop() is not None:
+            raise RuntimeError(
+                f"{caller}() runs an event loop, but one is running in this thread: await the coroutine, or `spawn` it"
+            )
+        if self._loop.is_running():
+            raise RuntimeError("this runtime is running in another thread: use its `handle`")
+
+    def __repr__(self) -> str:
+        if self._loop.is_closed():
+            state = "shut down"
+        else:
+            state = "running" if self._loop.is_running() else "standing still"
+        return f"<Runtime {state}>"
+
+
+_of_other_processes: list[AbstractEventLoop] = []
+
+
+def new_event_loop() -> AbstractEventLoop:
+    """The loop of a runtime whose maker did not choose one."""
+    # On Windows only the proactor loop has subprocesses and pipes, and ours is made of the selector loop.
+    return asyncio.new_event_loop() if sys.platform == "win32" else EventLoop()
+
+
+def _require_seconds(argument: str, seconds: float) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{argument} must be a number of seconds, not {seconds!r}")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{argument} must be a number of seconds, not {seconds!r}")
+    return seconds
