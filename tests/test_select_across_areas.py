@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from yamanote.channels import ChannelClosed, channel, channel_unbounded
 from yamanote.futures import failed_branch, select, task_set
-from yamanote.runtime import CancellationToken, yield_now
+from yamanote.runtime import CancellationToken, signals, yield_now
 from yamanote.sync import Event, Lock, Semaphore
 from yamanote.time import timeout
 
@@ -185,3 +186,12 @@ def test_senders_in_threads_lose_nothing(make: Make, impatient_threads: None) ->
 
     asyncio.run(main())
     assert seen == {"one": list(range(count)), "two": list(range(count))}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither of these signals")
+async def test_signals_can_be_selected() -> None:
+    with signals(signal.SIGUSR1) as one, signals(signal.SIGUSR2) as two:
+        signal.raise_signal(signal.SIGUSR2)
+        assert await select(one=one, two=two) == ("two", signal.SIGUSR2)
+        asyncio.get_running_loop().call_later(0.001, signal.raise_signal, signal.SIGUSR1)
+        assert await select(one=one, two=two) == ("one", signal.SIGUSR1)

@@ -1,5 +1,6 @@
 """The spellings that users have, as type checkers see them. Checked by `nox -s types`, never run."""
 
+import asyncio
 from asyncio import StreamReader, StreamWriter
 from typing import Any, assert_type
 
@@ -7,7 +8,26 @@ import yamanote
 from yamanote import channels, futures, runtime, server, sinks, streams, sync, threads, time
 from yamanote.channels import Receiver, Sender, channel, channel_unbounded
 from yamanote.futures import gather, join, race, select, task_set
-from yamanote.runtime import JoinHandle, TaskGroup, map_blocking, run, spawn, spawn_blocking
+from yamanote.runtime import (
+    BlockingPool,
+    Handle,
+    JoinHandle,
+    JoinMap,
+    JoinSet,
+    Runtime,
+    Started,
+    TaskGroup,
+    concurrent_contexts,
+    eager,
+    lru_cache,
+    map_blocking,
+    prime,
+    run,
+    shield,
+    shield_wait,
+    spawn,
+    spawn_blocking,
+)
 from yamanote.sinks import FileSink
 from yamanote.streams import Stream
 from yamanote.sync import Mutex
@@ -46,6 +66,17 @@ async def ends_of_channels() -> None:
     assert_type(typed_rx.blocking_recv(timeout=1.0), bytes)
 
 
+async def ready(started: Started[int], word: str) -> None:
+    started(len(word))
+
+
+def runtimes(handle: Handle) -> None:
+    with Runtime() as runtime:
+        assert_type(runtime.run_until_complete(length("a")), int)
+        assert_type(runtime.spawn(length("a")), JoinHandle[int])
+    assert_type(handle.block_on(length("a")), int)
+
+
 async def tasks() -> None:
     handle = spawn(length("a"))
     assert_type(handle, JoinHandle[int])
@@ -56,6 +87,22 @@ async def tasks() -> None:
     assert_type(await to_thread(len, "a"), int)
     async with TaskGroup(limit=3) as group:
         assert_type(group.spawn(length("a")), JoinHandle[int])
+        assert_type(await group.start(ready, "a"), int)
+    async with JoinSet[int]() as set_of_tasks, JoinMap[str, int]() as by_name:
+        set_of_tasks.spawn(length("a"))
+        assert_type(await set_of_tasks.join_next(), JoinHandle[int] | None)
+        by_name.spawn("a", length("a"))
+        assert_type(await by_name.join_next(), tuple[str, JoinHandle[int]] | None)
+    assert_type(eager(length("a")), asyncio.Task[int])
+    assert_type(eager(length)("a"), asyncio.Task[int])
+    assert_type(await prime(length("a")), int)
+    assert_type(shield(length("a")), JoinHandle[int])
+    assert_type(await shield_wait(length("a")), int)
+    assert_type(await lru_cache(length)("a"), int)
+    assert_type(await lru_cache(maxsize=2)(length)("a"), int)
+    assert_type(BlockingPool(2).spawn(len, "a"), JoinHandle[int])
+    async with concurrent_contexts(asyncio.timeout(1), asyncio.Lock()) as (limit, _):
+        assert_type(limit, asyncio.Timeout)
     assert_type(await gather(length("a"), length("b")), list[int])
     assert_type(await join(length("a")), list[int])
     assert_type(await race(length("a"), length("b")), int)

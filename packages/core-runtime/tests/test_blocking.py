@@ -377,7 +377,7 @@ def test_the_end_of_a_loop_does_not_wait_for_ever_and_names_and_aborts_the_calls
 
     asyncio.run(forgetful())
     where = "test_the_end_of_a_loop_does_not_wait_for_ever_and_names_and_aborts_the_calls_that_it_leaves_behind"
-    assert "3 blocking calls" in caplog.text
+    assert "left behind (3): " in caplog.text
     for number in (1, 2):
         assert f"{where}.<locals>.stubborn() in yamanote-blocking-{number}" in caplog.text
     assert f"{where}.<locals>.never(), which no thread has begun" in caplog.text
@@ -618,6 +618,34 @@ def test_the_end_of_the_program_does_not_wait_for_ever_and_names_the_thread() ->
         """
     )
     assert "yamanote-blocking-1" in output
+
+
+@pytest.mark.parametrize("interrupts", [0, 2])
+def test_the_end_of_the_program_does_not_wait_again_for_calls_that_a_runtime_has_left_behind(interrupts: int) -> None:
+    output = program(
+        f"""
+        import asyncio, signal, threading
+        from yamanote.runtime import _pool, run, spawn_blocking
+        _pool._EXIT_SECONDS = 3600
+
+        async def main():
+            spawn_blocking(threading.Event().wait)
+            for _ in range({interrupts}):
+                asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+                try:
+                    await asyncio.sleep(0.001)
+                except asyncio.CancelledError:
+                    pass
+
+        try:
+            run(main(), shutdown_timeout=0.01 if not {interrupts} else 3600)
+        except KeyboardInterrupt:
+            print("interrupted")
+        """,
+        timeout=30,
+    )
+    assert output.count("Event.wait() in yamanote-blocking-1") == 1  # the warning
+    assert ("interrupted" in output) is (interrupts == 2)
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")

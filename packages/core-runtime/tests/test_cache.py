@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import JoinError, lru_cache, run, spawn_blocking, start_task
+from yamanote.runtime import JoinError, _cache, lru_cache, run, spawn_blocking, start_task
 
 
 class Calls(list[Any]):
@@ -464,3 +464,25 @@ async def test_an_eager_task_factory_changes_nothing() -> None:
     assert await asyncio.gather(*tasks) == ["a1", "a1"]
     tasks[0] = asyncio.create_task(function("a"))
     assert tasks[0].done()
+
+
+def test_who_waits_can_be_thrown_away_when_the_loop_is_closed() -> None:
+    @lru_cache
+    async def cached() -> None:
+        await asyncio.sleep(3600)
+
+    waiting = cached()
+
+    async def main() -> asyncio.Task[None]:
+        task = asyncio.ensure_future(waiting)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return task
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: None)  # tasks that are destroyed
+    task = loop.run_until_complete(main())
+    loop.close()
+    waiting.close()
+    assert not task.done()
+    _cache._call_of.clear()  # a loop that is closed with tasks in progress leaves this one behind

@@ -158,3 +158,10 @@ async def test_a_dump_says_for_whose_end_it_waits() -> None:
     assert "waits for <end of <Task" in text and "name='the target'" in text
     release.set()
     await caller
+
+
+async def test_what_is_no_task_is_refused_before_anything_is_cancelled() -> None:
+    handle = spawn(asyncio.sleep(0))
+    with pytest.raises(TypeError, match="needs tasks, futures or JoinHandles"):
+        await cancel_and_wait(handle, [handle])  # type: ignore[arg-type]
+    await handle

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from typing import Any
 
 import pytest
 
-from yamanote.runtime import TaskGroup, run, start_task, yield_now
+from yamanote.runtime import TaskGroup, is_thread_parked, run, start_task, yield_now
 
 
 async def value_of(value: Any) -> Any:
@@ -111,13 +112,13 @@ async def test_a_handler_gets_each_error_at_once_and_the_block_raises_none(repor
 async def test_without_a_handler_errors_are_reported_by_the_loop_once(reports: Reports) -> None:
     error = LookupError()
     async with TaskGroup(on_error="report", name="workers") as group:
-        group.spawn(failing(error))
+        group.spawn(failing(error), name="first")
         for _ in range(4):
             await yield_now()
         assert len(reports) == 1
     gc.collect()
     assert len(reports) == 1 and reports[0]["exception"] is error
-    assert "workers" in reports[0]["message"]
+    assert "'first', a child of <TaskGroup 'workers'" in reports[0]["message"]
 
 
 @pytest.mark.parametrize("limit", [None, 1])
@@ -129,10 +130,19 @@ async def test_an_error_that_somebody_awaits_is_not_reported(limit: int | None) 
         with pytest.raises(LookupError):
             await handle
         assert await before == 1
-        thread_handle = group.spawn(failing(LookupError()))
+        asking: list[int] = []
         caught: list[BaseException | None] = []
 
+        async def fail_when_asked() -> None:
+            while not (asking and is_thread_parked(asking[0])):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # until the loop has heard of it
+            raise LookupError
+
+        thread_handle = group.spawn(fail_when_asked())
+
         def ask() -> None:
+            asking.append(threading.get_ident())
             try:
                 thread_handle.result()
             except LookupError as error:

@@ -361,3 +361,25 @@ async def test_the_end_of_something_else_that_was_cancelled_is_raised_where_it_i
 
     with pytest.raises(CancelledError):
         await work()
+
+
+async def test_a_cancellation_that_the_function_has_turned_into_an_error_is_not_raised_again() -> None:
+    @adefer
+    async def turned(defer: AsyncDefer) -> None:
+        defer(asyncio.sleep, 0)
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise LookupError from None
+
+    async def caller() -> str:
+        with pytest.raises(LookupError):
+            await turned()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return "went on"
+
+    task = asyncio.create_task(caller())
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await task == "went on"

@@ -450,6 +450,26 @@ async def test_another_thread_may_look_while_tasks_come_and_go() -> None:
     assert all("not ended" in text for text in await looking)
 
 
+def test_a_loop_that_is_busy_in_another_thread_may_be_looked_at() -> None:
+    # Without the interpreter lock, to look into a coroutine that runs crashes the interpreter.
+    loops: list[asyncio.AbstractEventLoop] = []
+    stop: list[None] = []
+
+    async def main() -> None:
+        loops.append(asyncio.get_running_loop())
+        while not stop:
+            await asyncio.sleep(0)
+
+    thread = threading.Thread(target=run, args=(main(),))
+    thread.start()
+    while not loops:
+        pass
+    texts = [dump(loops[0]) for _ in range(500)]
+    stop.append(None)
+    thread.join()
+    assert all("1 task has not ended" in text for text in texts)
+
+
 async def test_looking_changes_nothing() -> None:
     async def wait() -> str:
         async for _ in more_numbers():

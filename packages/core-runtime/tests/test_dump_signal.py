@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -176,6 +177,19 @@ def test_a_dump_that_fails_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None
     with dump_on_signal(file=file):
         os.kill(os.getpid(), signal.SIGUSR1)
     assert file.getvalue() == "the dump failed: LookupError('no words')\n"
+
+
+def test_a_file_that_cannot_be_written_does_no_harm() -> None:
+    closed = io.StringIO()
+    closed.close()
+    reading, writing = os.pipe()
+    os.close(reading)
+    broken = open(writing, "w", encoding="utf-8")
+    for file in (closed, broken):
+        with dump_on_signal(file=file):
+            os.kill(os.getpid(), signal.SIGUSR1)
+    with contextlib.suppress(BrokenPipeError):
+        broken.close()
 
 
 def test_without_a_file_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,19 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import CancelScope, JoinError, TaskGroup, cancel_and_wait, run, scope, start_task, yield_now
+from yamanote.runtime import (
+    CancelScope,
+    JoinError,
+    JoinHandle,
+    TaskGroup,
+    Waiter,
+    cancel_and_wait,
+    park,
+    run,
+    scope,
+    start_task,
+    yield_now,
+)
 
 
 async def value_of(value: Any) -> Any:
@@ -888,3 +900,87 @@ async def test_a_scope_waits_for_its_children_and_loses_no_error() -> None:
         handle = s.spawn(asyncio.sleep(3600))
         s.cancel()
     assert handle.is_finished()
+
+
+# errors that were handed over, and given back
+
+
+class ErrorOnItsWay:
+    """What waits for a handle, and is cancelled when it has been given the error, and before it runs again."""
+
+    def __init__(self, handle: JoinHandle[Any]) -> None:
+        self._handle = handle
+
+    def register(self, waiter: Waiter[Any], /) -> None:
+        self._handle.register(waiter)
+        task = asyncio.current_task()
+        assert task is not None
+        self._handle._future.add_done_callback(lambda _: task.cancel())
+
+    def withdraw(self, waiter: Waiter[Any], /) -> None:
+        self._handle.withdraw(waiter)
+
+
+@pytest.mark.parametrize("on_error", ["cancel", "collect", "report", "function"])
+async def test_an_error_that_the_group_raises_or_reports_is_not_reported_once_more(on_error: Any) -> None:
+    told: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    error = LookupError()
+    raised = ()
+    try:
+        async with TaskGroup(on_error=told.append if on_error == "function" else on_error) as group:
+            failed = group.spawn(failing(error))
+            waiting = group.spawn(park(ErrorOnItsWay(failed)))
+    except* LookupError as errors:
+        raised = errors.exceptions
+    assert waiting.is_cancelled()
+    del failed, waiting, group
+    gc.collect()
+    await yield_now()
+    assert [*raised, *told] == [error]
+
+
+async def test_an_error_that_the_body_was_about_to_get_is_raised_by_the_group_only() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    with pytest.raises(ExceptionGroup):
+        async with TaskGroup() as group:
+            failed = group.spawn(failing(LookupError()))
+            await park(failed)
+    del failed, group
+    gc.collect()
+    await yield_now()
+    assert not told and requests() == 0
+
+
+# queued children, once more
+
+
+async def test_nothing_is_kept_of_queued_children_that_are_aborted() -> None:
+    async with TaskGroup(limit=1) as group:
+        group.spawn(asyncio.sleep(3600))
+        for _ in range(100):
+            group.spawn(value_of(1)).abort()
+        kept = group.spawn(value_of(1))
+        assert "queued=1>" in repr(group) and list(group._queue) == [kept]
+        group.cancel()
+
+
+async def test_a_body_that_cancels_the_group_and_awaits_a_queued_child_raises_nothing() -> None:
+    async with TaskGroup(limit=1) as group:
+        group.spawn(asyncio.sleep(3600))
+        handle = group.spawn(asyncio.sleep(3600))
+        group.cancel("enough")
+        await handle
+    assert group.cancelled_caught and handle.is_cancelled()
+    with pytest.raises(JoinError, match="enough"):
+        await handle
+
+    group = TaskGroup(limit=1)
+    group.cancel()
+    async with group:
+        group.spawn(asyncio.sleep(3600))
+        handle = group.spawn(asyncio.sleep(3600))
+        await handle
+    assert group.cancelled_caught and handle.is_cancelled()
+    assert requests() == 0

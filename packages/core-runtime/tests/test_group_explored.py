@@ -362,7 +362,7 @@ def handles_beside_the_limit(self: Any) -> None:
     if self._idle is not None and not self._idle.done() and not self._active:
         self._idle.set_result(None)
     while self._queue:
-        queued = self._queue.popleft()
+        queued, _ = self._queue.popitem(last=False)
         self._start(queued.coroutine, queued.label, queued.context, False, queued)
 
 

@@ -180,3 +180,10 @@ async def test_what_cannot_be_a_key_is_refused_and_the_coroutine_closed() -> Non
     with pytest.raises(TypeError, match="not 3"):
         jobs.spawn("key", 3)  # type: ignore[arg-type]
     assert "key" not in jobs
+
+
+async def test_keys_are_in_the_order_in_which_their_tasks_were_spawned() -> None:
+    async with JoinMap[str, None]() as jobs:
+        for key in "aba":
+            jobs.spawn(key, asyncio.sleep(3600))
+        assert list(jobs.keys()) == ["b", "a"]

@@ -442,6 +442,19 @@ def test_calls_from_threads_write_to_the_loop_only_when_it_may_sleep() -> None:
     loop.close()
 
 
+def test_a_cancelled_timer_that_falls_due_behind_another_is_not_counted_twice() -> None:
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.001, int)
+        for _ in range(3):
+            loop.call_later(0.002, int).cancel()
+        time.sleep(0.005)
+        await asyncio.sleep(0.001)
+        return loop.statistics().timers  # type: ignore[attr-defined, no-any-return]
+
+    assert run_here(main) == 0
+
+
 def test_a_task_that_never_waits_does_not_keep_threads_from_running() -> None:
     async def main() -> bool:
         def work() -> None:
@@ -491,6 +504,8 @@ def test_a_callback_that_was_cancelled_does_not_run() -> None:
     handles.append(loop.call_later(0, ran.append, "later"))
     context = contextvars.copy_context()
     handles.append(loop.call_soon(ran.append, "in a context", context=context))
+    kept = {"kept"}
+    handles.append(loop.call_soon(kept.discard, "kept"))
     for handle in handles:
         assert isinstance(handle, Handle)
         handle.cancel()
@@ -500,6 +515,7 @@ def test_a_callback_that_was_cancelled_does_not_run() -> None:
     loop.close()
 
     assert ran == reports == []
+    assert kept == {"kept"}
 
 
 def test_a_built_in_method_of_a_task_can_be_cancelled_too() -> None:
@@ -533,6 +549,25 @@ def test_steps_and_wake_ups_of_tasks_take_no_handle(factory: Any) -> None:
         assert [yielding, waiting, None] == [task_of(handle) for handle in handles]
         assert [(), (future,), ()] == [handle._args for handle in handles]
         loop._ready.pop()
+
+    run_here(main)
+
+
+def test_spawning_and_joining_take_no_handle() -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+
+        async def join() -> int:
+            return await working
+
+        working = spawn(asyncio.sleep(0, 42))
+        joining = spawn(join())
+        entries = list(loop._ready)
+        while not joining.is_finished():
+            await asyncio.sleep(0)
+            entries += loop._ready
+        assert 42 == await joining
+        assert [] == [entry for entry in entries if isinstance(entry, Handle)]
 
     run_here(main)
 
@@ -620,9 +655,13 @@ def test_the_error_of_a_task_is_no_reference_cycle() -> None:
 def test_callbacks_may_take_others_out_of_the_queue() -> None:
     loop: Any = EventLoop()
     ran: list[str] = []
-    loop.call_soon(loop._ready.clear)
+
+    def empty() -> None:
+        loop._ready.clear()
+        loop.call_later(0.0001, loop.stop)
+
+    loop.call_soon(empty)
     loop.call_soon(ran.append, "never")
-    loop.call_later(0.0001, loop.stop)
     loop.run_forever()
     loop.close()
 

@@ -21,30 +21,30 @@ from yamanote.runtime import EventLoop
 
 QUICK = [
     "test_context",
-    "test_eager_task_factory",
     "test_locks",
     "test_queues",
     "test_runners",
-    "test_sendfile",
     "test_server",
-    "test_sock_lowlevel",
     "test_streams",
     "test_threads",
     "test_timeouts",
     "test_unix_events",
-    "test_waitfor",
 ]
 LONG = [
     "test_base_events",
     "test_buffered_proto",
+    "test_eager_task_factory",
     "test_events",
     "test_free_threading",
     "test_futures",
+    "test_sendfile",
+    "test_sock_lowlevel",
     "test_ssl",
     "test_sslproto",
     "test_subprocess",
     "test_taskgroups",
     "test_tasks",
+    "test_waitfor",
 ]
 
 

@@ -297,3 +297,18 @@ async def test_memory_stays_flat_over_twenty_thousand_children() -> None:
         tracemalloc.stop()
     await group.shutdown()
     assert sizes[1] - sizes[0] < 10_000  # less than a byte per child
+
+
+async def test_a_child_may_use_its_group_as_a_block() -> None:
+    group = PersistentTaskGroup()
+
+    async def child() -> None:
+        async with group:
+            pass
+
+    handle = group.spawn(child())
+    await asyncio.wait_for(group.shutdown(), 10)
+    assert handle.is_finished()
+    group = PersistentTaskGroup()
+    handle = group.spawn(child())
+    await asyncio.wait_for(handle, 10)  # it ends before it is cancelled

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -150,6 +150,23 @@ def test_between_the_calls_a_stop_signal_is_an_exit() -> None:
             signal.raise_signal(signal.SIGTERM)
     assert log == ["cleaned up"]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("signum", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_after_a_call_that_a_signal_has_ended_signals_are_exceptions_again(
+    signum: signal.Signals, error: type[BaseException]
+) -> None:
+    async def interrupted() -> None:
+        signal.raise_signal(signum)
+        await asyncio.sleep(3600)
+
+    with Runtime(stop_signals={signal.SIGTERM}) as runtime:
+        with pytest.raises(error):
+            runtime.run_until_complete(interrupted())
+        for _ in range(2):
+            with pytest.raises(error):
+                signal.raise_signal(signum)
+        assert runtime.run_until_complete(value_of(1)) == 1
 
 
 def test_the_second_ctrl_c_ends_the_runtime_too() -> None:
@@ -546,6 +563,52 @@ def test_a_thread_that_waits_for_what_is_left_behind_is_told() -> None:
         with in_thread(lambda: work(runtime.handle)):
             runtime.run_until_complete(asyncio.sleep(0.01))
             runtime.shutdown()
+
+
+def test_a_thread_that_waits_is_told_when_ctrl_c_ends_the_runtime_at_once() -> None:
+    errors: list[str] = []
+    brought = threading.Event()
+
+    def work(handle: Handle, coroutine: Coroutine[Any, Any, Any]) -> None:
+        joined = handle.spawn(coroutine)
+        brought.set()
+        try:
+            joined.result(30)
+        except JoinError as error:
+            errors.append(str(error))
+
+    async def never() -> None:
+        started.append(None)
+        await asyncio.get_running_loop().create_future()
+
+    async def interrupted() -> None:
+        handle = Handle.current()
+        threads.append(threading.Thread(target=work, args=(handle, never())))
+        threads[0].start()
+        while not started:
+            await asyncio.sleep(0)
+        brought.wait(30)
+        brought.clear()
+        coroutines.append(never())  # which does not start any more
+        threads.append(threading.Thread(target=work, args=(handle, coroutines[0])))
+        threads[1].start()
+        brought.wait(30)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    threads: list[threading.Thread] = []
+    coroutines: list[Coroutine[Any, Any, None]] = []
+    started: list[None] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted())
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    for coroutine in coroutines:
+        coroutine.close()
+    assert len(started) == 1
+    assert len(errors) == 2
+    assert all("shut down" in error for error in errors)
 
 
 def test_callbacks_of_callbacks_of_the_last_that_ends_are_called(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from yamanote.futures import select
 from yamanote.runtime import (
     CancelScope,
     SignalListener,
@@ -194,15 +193,6 @@ async def test_closing_ends_the_iteration_for_all_who_wait_and_may_be_repeated()
 async def test_it_is_an_asynchronous_context_manager_too() -> None:
     async with signals(SIGUSR1) as arrived:
         assert "listening SIGUSR1" in repr(arrived)
-
-
-async def test_a_listener_can_be_selected() -> None:
-    with signals(SIGUSR1) as one, signals(SIGUSR2) as two:
-        raise_signal(SIGUSR2)
-        await turns()
-        assert await select(one=one, two=two) == ("two", SIGUSR2)
-        asyncio.get_running_loop().call_later(0.001, raise_signal, SIGUSR1)
-        assert await select(one=one, two=two) == ("one", SIGUSR1)
 
 
 async def test_a_listener_that_was_forgotten_is_closed_with_a_warning() -> None:

@@ -468,6 +468,31 @@ async def join_later(join: Callable[[], Any], handle: JoinHandle[Any]) -> Any:
     return join()
 
 
+def test_nothing_keeps_tasks_of_two_loops_that_end_at_the_same_moment() -> None:
+    kept: list[object] = []
+
+    async def end_one() -> None:
+        handle = spawn(yield_now())
+        await handle
+        task = weakref.ref(handle._future)
+        del handle
+        await asyncio.sleep(0)
+        gc.collect()
+        kept.append(task())
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+            def meanwhile(*args: Any) -> None:
+                in_a_thread(lambda: run(end_one()))()
+                callback(*args)
+
+            of_a_task = isinstance(getattr(callback, "__self__", None), asyncio.Task)
+            return super().call_soon(callback if of_a_task else meanwhile, *args, context=context)
+
+    run(end_one(), loop_factory=Loop)
+    assert len(kept) > 1 and not any(kept)
+
+
 async def test_a_handle_can_be_awaited_on_another_loop() -> None:
     handle = spawn(asyncio.sleep(0.01, "value"))
     joins = [in_a_thread(lambda: run(_await(handle))) for _ in range(3)]

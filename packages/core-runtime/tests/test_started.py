@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 from typing import Any
 
 import pytest
@@ -241,3 +242,11 @@ async def test_a_failed_start_leaves_no_reference_cycle() -> None:
             gc.set_debug(0)
             gc.garbage.clear()
     assert garbage == []
+
+
+async def test_a_coroutine_in_place_of_a_function_is_refused_and_closed() -> None:
+    coroutine = asyncio.sleep(0)
+    async with TaskGroup() as group:
+        with pytest.raises(TypeError, match="needs an async function"):
+            await group.start(coroutine)  # type: ignore[arg-type]
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED

@@ -208,3 +208,22 @@ def test_a_coroutine_is_refused_where_no_loop_runs() -> None:
     with pytest.raises(RuntimeError, match="running event loop"):
         tracker.spawn(after(0))
     assert len(tracker) == 0
+
+
+async def test_a_task_that_starts_eagerly_is_counted_from_its_first_instruction_on() -> None:
+    tracker = TaskTracker()
+    ended: list[bool] = []
+
+    async def watch() -> None:
+        await tracker.wait()
+        ended.append(handle.is_finished())
+
+    async def work() -> None:
+        tracker.close()
+        await asyncio.sleep(0.001)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    handle = tracker.spawn(work(), eager=True)
+    await watching
+    assert ended == [True] and len(tracker) == 0

@@ -1,7 +1,7 @@
 """Blocking work: calls that would stop the loop, made in the threads of a pool that all share.
 
-Invariant: no call goes on unnoticed when its loop ends: `finish_blocking` waits for each, and names those that it has
-to leave behind.
+Invariant: no call goes on unnoticed when its loop ends: `finish_blocking` waits for each, and `leave_blocking`
+names those that have not ended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from yamanote.runtime._scope import CancelScope
 from yamanote.runtime._task import no_loop
 from yamanote.runtime._waiter import is_thread_parked
 
-__all__ = ["busy_calls", "finish_blocking", "map_blocking", "shared_pool", "spawn_blocking"]
+__all__ = ["busy_calls", "finish_blocking", "leave_blocking", "map_blocking", "shared_pool", "spawn_blocking"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -62,7 +62,7 @@ async def map_blocking(function: Callable[[T], U], items: Iterable[T], /, limit:
     """Call `function` with each item in threads of the blocking pool; return the results in the order of the items.
 
     At most `limit` calls are made at once; None means as many as the pool has threads. Each call sees a copy of the
-    caller's context variables.
+    caller's context variables. All items are taken from `items` at the beginning.
 
     The first error is raised when the calls in progress have ended; no other is started. Their `current_token` tells
     those in progress to stop. Errors that come after the first go to the exception handler of the loop.
@@ -95,7 +95,7 @@ def busy_calls(loop: asyncio.AbstractEventLoop) -> list[str]:
 async def finish_blocking(timeout: float) -> None:
     """Wait until the calls that the running loop asked for have ended, for at most `timeout` seconds of its clock.
 
-    What has not ended by then is named by a warning, with its thread, and aborted: nobody can take the result.
+    What has not ended by then is left behind.
     """
     loop = asyncio.get_running_loop()
     inbox = inbox_of(loop)
@@ -106,8 +106,19 @@ async def finish_blocking(timeout: float) -> None:
             inbox.idle = loop.create_future()
             await inbox.idle
     if patience.cancelled_caught:
-        left = calls_of(loop)
-        names = ", ".join(sorted(call.where for call in left))
-        _logger.warning("the loop ends before %d blocking calls, which are left behind: %s", len(left), names)
-        for call in left:
-            call.abort("the loop has ended")
+        leave_blocking(loop)
+
+
+def leave_blocking(loop: asyncio.AbstractEventLoop) -> None:
+    """Name the calls of `loop` that have not ended, with their threads, and abort them: nobody can take the results.
+
+    The end of the program will not wait for them either. In the thread of the loop; does nothing the second time.
+    """
+    left = calls_of(loop)
+    if not left or left[0].inbox.left_behind:
+        return
+    left[0].inbox.left_behind = True
+    names = ", ".join(sorted(call.where for call in left))
+    _logger.warning("blocking calls that have not ended, and are left behind (%d): %s", len(left), names)
+    for call in left:
+        call.abort("the loop has ended")

@@ -20,7 +20,7 @@ from weakref import ref
 
 from yamanote.runtime._cancel import wait_for_end
 from yamanote.runtime._join import JoinHandle
-from yamanote.runtime._task import start_task
+from yamanote.runtime._task import request_cancel, start_task
 
 __all__ = ["lru_cache"]
 
@@ -60,7 +60,7 @@ def lru_cache(maxsize: Any = 128, typed: bool = False, *, expire_after: float | 
     its own.
 
     Raises TypeError and ValueError for nonsense; RuntimeError when a call asks for its own value, which would never
-    come.
+    come. What it asks for in other tasks, as by `gather`, is not seen: that would wait for ever.
 
     >>> @lru_cache(expire_after=60)
     ... async def fetch(page):
@@ -206,7 +206,7 @@ class _Cache:
         except (CancelledError, GeneratorExit) as error:
             if call.waiting == 1 and not call.task.done():
                 self._ended(call)  # who asks from here on calls anew
-                call.task.cancel()
+                request_cancel(call.task, None)  # thrown away, this may be in any thread, or the loop closed
                 if isinstance(error, CancelledError):  # else nothing can be awaited any more
                     await wait_for_end([call.task])
             raise

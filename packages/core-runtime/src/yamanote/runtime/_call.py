@@ -210,12 +210,14 @@ class CallHandle(JoinHandle[T]):
 class Inbox:
     """The results for one loop. However many arrive in a burst, the loop is woken once."""
 
-    __slots__ = ("_arrived", "_woken", "idle", "loop", "unfinished")
+    __slots__ = ("_arrived", "_woken", "idle", "left_behind", "loop", "unfinished")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.unfinished: set[Call[Any]] = set()
         self.idle: asyncio.Future[None] | None = None
+        self.left_behind = False
+        """Whether the runtime of the loop has ended, which has given its calls their time."""
         self._arrived: deque[Call[Any]] = deque()
         self._woken = False
 

@@ -27,7 +27,8 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any] | JoinHandle[Any], reason:
 
     **Cancel safety:** when the caller is cancelled meanwhile, it still waits for them, and raises that at the end.
 
-    Raises RuntimeError, before anything is cancelled, when the calling task is among them.
+    Raises RuntimeError, before anything is cancelled, when the calling task is among them, and TypeError for anything
+    that is no task, future or handle.
 
     >>> from yamanote.runtime import cancel_and_wait, run, start_task
     >>> async def example():
@@ -37,6 +38,9 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any] | JoinHandle[Any], reason:
     >>> run(example())
     True
     """
+    for task in tasks:
+        if not isinstance(task, (asyncio.Future, JoinHandle)):
+            raise TypeError(f"cancel_and_wait() needs tasks, futures or JoinHandles, not {task!r}")
     futures = [task._future if isinstance(task, JoinHandle) else task for task in tasks]
     current = asyncio.current_task()
     if current in futures or any(isinstance(task, JoinHandle) and task._includes(current) for task in tasks):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from asyncio import CancelledError
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
@@ -57,10 +57,11 @@ class Children:
     def __init__(self, on_error: str | ErrorHandler, limit: int | None, name: str | None) -> None:
         if not callable(on_error) and on_error not in self._policies:
             raise ValueError(f"on_error must be a function or one of {self._policies}, not {on_error!r}")
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-            raise TypeError(f"limit must be a whole number, or None for no limit, not {limit!r}")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1, or None for no limit, not {limit!r}")
+        if limit is not None:
+            if isinstance(limit, bool) or not isinstance(limit, int):
+                raise TypeError(f"limit must be a whole number, or None for no limit, not {limit!r}")
+            if limit < 1:
+                raise ValueError(f"limit must be at least 1, or None for no limit, not {limit!r}")
         self._on_error = on_error
         self._limit = limit
         self._name = name
@@ -71,7 +72,7 @@ class Children:
         self._active = 0
         # In the order in which they were started, which is the order in which they are cancelled.
         self._children: dict[asyncio.Task[Any], JoinHandle[Any]] = {}
-        self._queue: deque[QueuedHandle[Any]] = deque()
+        self._queue: OrderedDict[QueuedHandle[Any], None] = OrderedDict()  # none that has been aborted
         self._idle: asyncio.Future[None] | None = None
 
     def spawn(
@@ -133,6 +134,8 @@ class Children:
         8080
         """
         if not callable(function):
+            if inspect.iscoroutine(function):
+                function.close()
             raise TypeError(f"start() needs an async function, to which it gives `started`, not {function!r}")
         started: Started[T] = Started()
         handle = self.spawn(started.follow(function, args), name=name)
@@ -164,13 +167,16 @@ class Children:
         except BaseException:
             self._active -= 1
             raise
-        if queued is not None:
+        handle: JoinHandle[T]
+        if queued is None:
+            handle = JoinHandle(task)
+            if eager and task.done():
+                self._finished(task, handle)
+                return handle
+        else:
+            handle = queued
             queued.task = task
-        handle = JoinHandle(task) if queued is None else queued
         self._children[task] = handle
-        if task.done():
-            self._finished(task)
-            return handle
         if add_awaiter is not None and self._host is not None:
             add_awaiter(task, self._host)
         task.add_done_callback(self._finished)
@@ -182,21 +188,22 @@ class Children:
         assert self._loop is not None
         # It starts in a callback, whose context is another.
         context = copy_context() if context is None else context
-        handle = QueuedHandle(self._loop.create_future(), coroutine, name, context)
+        handle = QueuedHandle(self._loop.create_future(), self._queue, coroutine, name, context)
         if _site.recording:
             _site.remember_site(handle._future)
         if self._aborting:
             handle.abort()
         else:
-            self._queue.append(handle)
+            self._queue[handle] = None
         return handle
 
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        handle = self._children.pop(task)
-        if type(handle) is QueuedHandle:
-            handle.ended(task)  # before the group, which may go on from here
-        if discard_awaiter is not None and self._host is not None:
-            discard_awaiter(task, self._host)
+    def _finished(self, task: asyncio.Task[T], handle: JoinHandle[T] | None = None) -> None:
+        if handle is None:  # else it has ended where it was started
+            handle = self._children.pop(task)
+            if type(handle) is QueuedHandle:
+                handle.ended(task)  # before the group, which may go on from here
+            if discard_awaiter is not None and self._host is not None:
+                discard_awaiter(task, self._host)
         if task.cancelled():
             self._cut_short = self._cut_short or self._aborting
         else:
@@ -209,9 +216,8 @@ class Children:
         """A child is over and done with."""
         self._active -= 1
         while self._queue and not self._aborting and (self._limit is None or self._active < self._limit):
-            queued = self._queue.popleft()
-            if not queued.is_finished():
-                self._start(queued.coroutine, queued.label, queued.context, False, queued)
+            queued, _ = self._queue.popitem(last=False)
+            self._start(queued.coroutine, queued.label, queued.context, False, queued)
         if not self._active and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -219,11 +225,10 @@ class Children:
         if self._aborting:
             return
         self._aborting = True
-        while self._queue:
-            queued = self._queue.popleft()
-            if not queued.is_finished():
-                self._cut_short = True
-                queued.abort(reason)
+        for queued in list(self._queue):
+            self._cut_short = True
+            queued.abort(reason)
+        self._queue.clear()  # in another thread than that of the loop they have only been asked to
         for child in list(self._children):
             request_cancel(child, reason)
 
@@ -235,7 +240,8 @@ class Children:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             return False  # it has come out of the loop itself
         if not isinstance(error, Exception):
-            self._tell_loop(f"a child of {self!r} failed", error)
+            handle._delivered()
+            self._tell_loop(f"{handle.name!r}, a child of {self!r}, failed", error)
             return False
         # Whoever awaits the handle was put into the loop's queue when the child ended: they come before this.
         self._loop.call_soon(self._report, error, handle)
@@ -243,8 +249,9 @@ class Children:
 
     def _report(self, error: Exception, handle: JoinHandle[Any]) -> None:
         if not was_taken(handle):
+            handle._delivered()
             if not callable(self._on_error):
-                self._tell_loop(f"a child of {self!r} failed", error)
+                self._tell_loop(f"{handle.name!r}, a child of {self!r}, failed", error)
             elif self._call_handler(self._on_error, error):
                 return
         self._leave()

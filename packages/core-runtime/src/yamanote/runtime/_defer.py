@@ -29,6 +29,8 @@ def defer(function: Callable[Concatenate[Defer, P], T], /) -> Callable[P, T]:
     last one first. All of them are made, whatever the others raise. A single error, of the function or of a call, is
     raised as it is, several in an ExceptionGroup, that of the function first.
 
+    A method, whose first argument is `self`, has ``with Defer() as defer:`` instead.
+
     Raises TypeError for an async or a generator function, and for one that takes no argument.
 
     >>> @defer
@@ -63,6 +65,8 @@ def adefer(
     ``defer(awaitable)`` notes a coroutine, a task or a future to be awaited. When the function has returned or raised,
     all that is done, the last one first, whatever the others raise. A single error, of the function or of a call, is
     raised as it is, several in an ExceptionGroup, that of the function first.
+
+    A method, whose first argument is `self`, has ``async with AsyncDefer() as defer:`` instead.
 
     **Cancel safety:** a cancellation ends the deferred call that it meets; the others still run, and then it goes on.
     An error takes its place; then it is raised again at the next await.

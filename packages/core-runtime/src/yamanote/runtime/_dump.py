@@ -12,7 +12,10 @@ import gc
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from _thread import allocate_lock
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
@@ -24,6 +27,10 @@ from yamanote.runtime._waiter import park
 
 __all__ = ["describe", "dump"]
 
+_has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+
+_PATIENCE = 1.0
+"""Seconds for which a loop in another thread is asked what its tasks are doing."""
 _DEEPEST = 200
 """How many calls of one task are shown."""
 _LONGEST = 120
@@ -38,7 +45,8 @@ def dump(loop: asyncio.AbstractEventLoop | None = None) -> str:
     and of every `BlockingPool` that the loop waits for.
 
     Raises RuntimeError without a `loop` where none runs. **Threads**: it may be called from another thread than that of
-    the loop, and shows then what it can get hold of while the loop goes on.
+    the loop, and shows then what it can get hold of while the loop goes on. Without the interpreter lock (3.14t) the
+    loop is asked to do it; when it does not within a second, only the calls that keep it are shown.
 
     >>> async def main():
     ...     spawn(asyncio.sleep(60), name="snail")
@@ -52,15 +60,7 @@ def dump(loop: asyncio.AbstractEventLoop | None = None) -> str:
         ...
     """
     loop = loop or asyncio.get_running_loop()
-    tasks = sorted(asyncio.all_tasks(loop), key=_age)
-    count = "1 task has" if len(tasks) == 1 else f"{len(tasks)} tasks have"
-    lines = [f"{count} not ended, at {loop.time():.3f} on the clock of their loop"]
-    for ring in _rings(tasks):
-        names = [repr(task.get_name()) for task in ring]
-        lines.append("a dead-lock, unless one of them is cancelled: " + " waits for ".join([*names, names[0]]))
-    lines += map(describe, tasks)
-    lines += sorted(map(_call, calls_of(loop)))
-    return "\n".join(lines)
+    return _look(loop, partial(_dump, loop))
 
 
 def describe(task: asyncio.Task[Any]) -> str:
@@ -70,6 +70,59 @@ def describe(task: asyncio.Task[Any]) -> str:
     something of asyncio's; and whether it has been cancelled, with the reason if that can be found. Every other line is
     a call: file, line and function. Before them stands the line that spawned the task, if `record_spawn_sites` is on.
     """
+    return _look(task.get_loop(), partial(_describe, task))
+
+
+def _look(loop: asyncio.AbstractEventLoop, look: Callable[[], str]) -> str:
+    """What `look` returns. Without the interpreter lock, a loop that runs in another thread has to look for itself.
+
+    To look into a coroutine that goes on meanwhile crashes the interpreter, and to ask a task while it takes a step
+    waits for the end of that.
+    """
+    if _has_gil() or not loop.is_running() or asyncio._get_running_loop() is loop:
+        return look()
+    texts: list[str] = []
+    answered = allocate_lock()
+    answered.acquire()
+
+    def answer() -> None:
+        try:
+            texts.append(look())
+        finally:
+            answered.release()
+
+    with suppress(RuntimeError):  # closed meanwhile
+        loop.call_soon_threadsafe(answer)
+        answered.acquire(timeout=_PATIENCE)
+    if texts:
+        return texts[0]
+    return _stuck(loop) if loop.is_running() else look()
+
+
+def _stuck(loop: asyncio.AbstractEventLoop) -> str:
+    """What can be told of a loop that does not answer: the calls that its thread is in."""
+    frame = sys._current_frames().get(getattr(loop, "_thread_id", 0))
+    lines: list[str] = []
+    while frame is not None:
+        code = frame.f_code
+        lines.insert(0, f"    {code.co_filename}:{frame.f_lineno} in {code.co_qualname}")
+        frame = frame.f_back
+    return "\n".join(["one callback of the loop is running, and keeps its tasks from being asked", *lines[-_DEEPEST:]])
+
+
+def _dump(loop: asyncio.AbstractEventLoop) -> str:
+    tasks = sorted(asyncio.all_tasks(loop), key=_age)
+    count = "1 task has" if len(tasks) == 1 else f"{len(tasks)} tasks have"
+    lines = [f"{count} not ended, at {loop.time():.3f} on the clock of their loop"]
+    for ring in _rings(tasks):
+        names = [repr(task.get_name()) for task in ring]
+        lines.append("a dead-lock, unless one of them is cancelled: " + " waits for ".join([*names, names[0]]))
+    lines += map(_describe, tasks)
+    lines += sorted(map(_call, calls_of(loop)))
+    return "\n".join(lines)
+
+
+def _describe(task: asyncio.Task[Any]) -> str:
     frames = list(_calls(task.get_coro()))
     state = _state(task, frames[-1] if frames else None) + _cancellation(task, frames)
     return _paragraph(f"{task.get_name()!r} {state}", task, frames)

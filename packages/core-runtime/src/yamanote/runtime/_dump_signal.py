@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import FrameType
 from typing import TextIO
 
@@ -65,7 +65,8 @@ def dump_on_signal(signum: int | None = None, file: TextIO | None = None) -> Exi
             text = dump_all()
         except Exception as error:  # the program must not notice
             text = f"the dump failed: {error!r}"
-        _write(file or sys.stderr, text + "\n")
+        with suppress(Exception):  # a file that has been closed, a pipe that nobody reads
+            _write(file or sys.stderr, text + "\n")
 
     try:
         previous = signal.signal(signum, handle)

@@ -20,7 +20,7 @@ class Errors:
     `label` is the message of the group; with `always_group` even one error is raised in it, except that of the block.
     """
 
-    __slots__ = ("_always_group", "_cancelled", "_errors", "_label", "_requests", "_task", "pending")
+    __slots__ = ("_always_group", "_cancelled", "_dealt_with", "_errors", "_label", "_requests", "_task", "pending")
 
     pending: BaseException | None
     """What would be raised now."""
@@ -33,13 +33,18 @@ class Errors:
         self.pending = None
         self._task: asyncio.Task[Any] | None = None if _get_running_loop() is None else asyncio.current_task()
         self._requests = 0 if self._task is None else self._task.cancelling()
+        # How many there were when the block ended in another way: what it made of them is its own business.
+        self._dealt_with = self._requests
 
     def start_with(self, error: BaseException | None) -> None:
         """Note how the block itself ended, which is cleaned up after."""
         if isinstance(error, CancelledError):
             self._cancelled = error
-        elif error is not None:
-            self._errors.append(error)
+        else:
+            if error is not None:
+                self._errors.append(error)
+            if self._task is not None:
+                self._dealt_with = self._task.cancelling()
         self.pending = error
 
     def add(self, error: BaseException) -> None:
@@ -87,12 +92,15 @@ class Errors:
 
     def is_cancelled(self) -> bool:
         """Whether the task has been cancelled meanwhile, and nobody has taken that back."""
-        return self._task is not None and self._task.cancelling() > self._requests
+        return self._task is not None and self._task.cancelling() > self._known()
+
+    def _known(self) -> int:
+        return self._dealt_with if self._cancelled is None else self._requests
 
     def _cancel_again(self) -> None:
         """A cancellation whose place an error takes is not lost."""
         if self._errors and self._task is not None and self.is_cancelled():
-            self._task.get_loop().call_soon(_request_again, self._task, self._requests)
+            self._task.get_loop().call_soon(_request_again, self._task, self._known())
 
     def _choose(self) -> BaseException:
         for error in self._errors:

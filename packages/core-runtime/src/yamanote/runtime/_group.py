@@ -15,7 +15,7 @@ import asyncio
 from asyncio import CancelledError, _get_running_loop
 from collections.abc import Awaitable, Coroutine
 from math import inf
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from yamanote.runtime._children import Children, ErrorHandler, was_taken
@@ -70,7 +70,7 @@ class TaskGroup(Children):
     [0, 2, 4]
     """
 
-    __slots__ = ("_body", "_cancelled", "_collected", "_deadline", "_errors", "_fatal", "_shield", "_state", "_timer")
+    __slots__ = ("_body", "_cancelled", "_deadline", "_errors", "_fatal", "_shield", "_state", "_timer")
     _policies = ("cancel", "collect", "report")
 
     def __init__(
@@ -91,8 +91,8 @@ class TaskGroup(Children):
         self._timer: asyncio.TimerHandle | None = None
         self._state: _State = "new"
         self._cancelled = False
-        self._errors: list[BaseException] = []
-        self._collected: list[tuple[BaseException, JoinHandle[Any]]] = []
+        # With its handle, an error that is raised only if nobody has taken it by then.
+        self._errors: list[tuple[BaseException, JoinHandle[Any] | None]] = []
         self._fatal: BaseException | None = None
 
     async def __aenter__(self) -> Self:
@@ -142,7 +142,7 @@ class TaskGroup(Children):
                 if self._fatal is error:
                     return False
                 raise self._fatal
-            errors = self._unhandled()
+            errors = self._unhandled() if self._errors else []
             if errors:
                 if outside is not None and self._host is not None:
                     self._body._raise_again(self._host)
@@ -165,7 +165,7 @@ class TaskGroup(Children):
             # Errors refer to this frame, and it to them.
             del error, outside, traceback
             errors = []
-            self._errors, self._collected = [], []
+            self._errors = []
             self._fatal = self._idle = None
 
     def cancel(self, reason: str | None = None) -> None:
@@ -198,7 +198,7 @@ class TaskGroup(Children):
         self._cancel(DEADLINE_PASSED)
 
     def _admit(self, coro: Awaitable[T], method: str) -> Coroutine[Any, Any, T]:
-        coroutine = as_coroutine(coro, method)
+        coroutine = coro if type(coro) is CoroutineType else as_coroutine(coro, method)
         if self._state == "open" and _get_running_loop() is self._loop:
             return coroutine
         coroutine.close()
@@ -213,8 +213,9 @@ class TaskGroup(Children):
         if isinstance(error, Exception) and self._reports():
             return super()._failed_with(error, handle)
         if isinstance(error, Exception) and self._on_error == "collect" and self._state != "abandoned":
-            self._collected.append((error, handle))
+            self._errors.append((error, handle))
         else:
+            handle._delivered()
             self._failed(error)
         return False
 
@@ -224,13 +225,19 @@ class TaskGroup(Children):
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):
             self._fatal = self._fatal or error
         else:
-            self._errors.append(error)
+            self._errors.append((error, None))
         self._abort(None)
 
     def _unhandled(self) -> list[BaseException]:
         """The errors to raise, each once: the body may raise what it got from a child, and so may another child."""
-        collected = [error for error, handle in self._collected if not was_taken(handle)]
-        return list({id(error): error for error in collected + self._errors}.values())
+        unhandled: dict[int, BaseException] = {}
+        for error, handle in self._errors:
+            if handle is not None:
+                if was_taken(handle):
+                    continue
+                handle._delivered()
+            unhandled[id(error)] = error
+        return list(unhandled.values())
 
     def _abort(self, reason: str | None) -> None:
         # The body first: where it waits for a child it is to hear of its own end, not of the child's.

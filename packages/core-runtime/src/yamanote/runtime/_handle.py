@@ -20,11 +20,11 @@ from typing import Any, ParamSpec, TypeVar, final
 
 from yamanote.runtime import _site
 from yamanote.runtime._blocking import spawn_blocking
-from yamanote.runtime._join import JoinHandle
+from yamanote.runtime._join import JoinError, JoinHandle
 from yamanote.runtime._metrics import RuntimeMetrics, metrics
 from yamanote.runtime._spawn import spawn
 from yamanote.runtime._task import as_coroutine, no_loop, request_cancel, start_task
-from yamanote.runtime._waiter import refuse_loop_thread
+from yamanote.runtime._waiter import Waiter, refuse_loop_thread
 
 __all__ = ["Handle", "give_up_brought", "refuse_from_now_on"]
 
@@ -55,6 +55,7 @@ class Handle:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
+        _brought_to(loop)  # not by several threads at once
         self._process = os.getpid()
 
     @classmethod
@@ -163,7 +164,7 @@ def _is_ending(loop: asyncio.AbstractEventLoop) -> bool:
 
 def give_up_brought(loop: asyncio.AbstractEventLoop) -> None:
     """Tell those who wait for tasks that would not end. On `loop`."""
-    for brought in list(_brought_to(loop)):
+    for brought in _brought_to(loop).copy():
         brought.give_up()
 
 
@@ -177,7 +178,7 @@ def _brought_to(loop: asyncio.AbstractEventLoop) -> set[_Brought[Any]]:
 class _Brought(JoinHandle[T]):
     """The handle of a task that is made when the loop comes to it."""
 
-    __slots__ = ("_claim", "_task")
+    __slots__ = ("_claim", "_parked", "_task")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop.create_future())
@@ -185,10 +186,12 @@ class _Brought(JoinHandle[T]):
             _site.remember_site(self._future)
         self._task: asyncio.Task[T] | None = None
         self._claim: list[None] = [None]
+        self._parked: set[Waiter[Any]] = set()
 
     def bring(self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None) -> None:
         loop = self._future.get_loop()
         try:
+            _brought_to(loop).add(self)
             # In a copy of the caller's context, which the task copies in its turn.
             loop.call_soon_threadsafe(self._start, coroutine, name, context)
             refused = _is_ending(loop)
@@ -204,6 +207,7 @@ class _Brought(JoinHandle[T]):
         except IndexError:
             return False
         coroutine.close()
+        _brought_to(self._future.get_loop()).discard(self)
         return True
 
     def abort(self, reason: str | None = None) -> None:
@@ -213,7 +217,21 @@ class _Brought(JoinHandle[T]):
             pass
 
     def give_up(self) -> None:
-        self._future.cancel("it would not end, and was left behind when the runtime was shut down")
+        reason = "it would not end, and was left behind when the runtime was shut down"
+        self._future.cancel(reason)
+        # Not through the loop, which may never run again. Who comes later finds the future cancelled.
+        for waiter in self._parked.copy():
+            if waiter.claim():
+                waiter.fail(JoinError(self.name, reason))
+
+    def register(self, waiter: Waiter[Any], /) -> None:
+        if not self._future.done():
+            self._parked.add(waiter)
+        super().register(waiter)
+
+    def withdraw(self, waiter: Waiter[Any], /) -> None:
+        self._parked.discard(waiter)
+        super().withdraw(waiter)
 
     @property
     def name(self) -> str:
@@ -232,7 +250,6 @@ class _Brought(JoinHandle[T]):
             self._claim.pop()
         except IndexError:  # it has been taken back
             return
-        _brought_to(loop).add(self)
         self._task = task = start_task(coroutine, name=name, context=context)
         if (site := getattr(self._future, "_yamanote_site", None)) is not None:  # not this callback
             task._yamanote_site = site  # type: ignore[attr-defined]
@@ -244,6 +261,7 @@ class _Brought(JoinHandle[T]):
 
     def _ended(self, task: asyncio.Task[T]) -> None:
         _brought_to(task.get_loop()).discard(self)
+        self._parked.clear()  # an error may refer to who waited, and that to this handle
         future = self._future
         if future.done():  # given up
             return

@@ -85,7 +85,7 @@ class Interrupts:
             if not self.at_once:
                 raise
         finally:
-            self._main = None
+            self._main = self._received = None  # what comes between the calls is the first again
         if self.at_once:
             raise KeyboardInterrupt
 

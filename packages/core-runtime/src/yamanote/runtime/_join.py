@@ -268,10 +268,10 @@ class _Join:
     def add_done_callback(self, wake_up: Callable[[_Join], object], *, context: Context) -> None:
         self._wake_up = wake_up
         self._context = context
-        self._future.add_done_callback(self._done, context=context)
+        self._future.add_done_callback(self, context=context)
 
     def cancel(self, msg: str | None = None) -> bool:
-        if not self._future.remove_done_callback(self._done):
+        if not self._future.remove_done_callback(self):
             return False  # done, and about to wake the task, which sees to it itself
         self._cancelled = CancelledError() if msg is None else CancelledError(msg)
         self._future.get_loop().call_soon(self._wake_up, self, context=self._context)
@@ -285,7 +285,8 @@ class _Join:
         finally:
             del self  # the error refers to this frame, and what it waited with to the error and to the task
 
-    def _done(self, _: asyncio.Future[Any]) -> None:
+    def __call__(self, _: asyncio.Future[Any]) -> None:
+        """The callback of `future`: as an object of this type, so that our loop knows it, see `_loop_steps`."""
         self._wake_up(self)
 
 

@@ -68,7 +68,7 @@ class JoinMap(JoinQueue[tuple[K, JoinHandle[T]]], Generic[K, T]):
         task = start(coro, name, context, eager, "spawn")
         handle = JoinHandle(task)
         with self._section:
-            old = self._handles.get(key)
+            old = self._handles.pop(key, None)  # the new one goes to the end
             if old is not None:
                 self._disown(key, old)
             self._handles[key] = handle

@@ -24,14 +24,17 @@ from time import monotonic, sleep
 from types import BuiltinMethodType
 from typing import Any, TypeVarTuple
 
+from yamanote.runtime._join import _Join
 from yamanote.runtime._loop_sockets import ReceivingLoop
 from yamanote.runtime._loop_steps import STEP, WAKE_UP, Entry, Step, handle_of
+from yamanote.runtime._task import Tasks
 
 __all__ = ["EventLoop", "LoopStatistics"]
 
 Ts = TypeVarTuple("Ts")
 
-_HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()  # Python has that since 3.13
+_has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+"""Python has that since 3.13. On a free-threaded build, an extension that is imported later may turn the lock on."""
 
 _BUDGET = 0.0005
 """Seconds until the next poll, when there is always something to run. A poll costs half a percent of that."""
@@ -149,11 +152,13 @@ class EventLoop(ReceivingLoop):
             if handle._source_traceback:  # type: ignore[attr-defined]  # which ends where we were called
                 del handle._source_traceback[-1]  # type: ignore[attr-defined]
             return handle
-        kind = type(callback)
+        kind: type = type(callback)
         if kind is STEP:
             self._ready.append((context, callback, None))  # type: ignore[arg-type]
             return None  # type: ignore[return-value]  # see _loop_steps: nobody looks at it
-        if kind is BuiltinMethodType and callback.__name__ == WAKE_UP:
+        if kind is _Join or (
+            kind is BuiltinMethodType and (callback.__name__ == WAKE_UP or type(callback.__self__) is Tasks)  # type: ignore[attr-defined]
+        ):
             self._ready.append((context, callback, args[0]))  # type: ignore[arg-type, misc]
             return None  # type: ignore[return-value]
         handle = Handle(callback, args, self, context)
@@ -268,8 +273,7 @@ class EventLoop(ReceivingLoop):
         scheduled = self._scheduled
         if self._ready or self._stopping:
             events = self._selector.select(0)
-            if _HAS_GIL:
-                self._let_threads_run()
+            self._let_threads_run()
             now = self.time()
             self._note(now)
         else:
@@ -286,7 +290,10 @@ class EventLoop(ReceivingLoop):
         while scheduled and scheduled[0]._when < end:
             timer = heappop(scheduled)
             timer._scheduled = False
-            self._ready.append(timer)
+            if timer._cancelled:
+                self._timer_cancelled_count -= 1
+            else:
+                self._ready.append(timer)
 
     def _let_threads_run(self) -> None:
         """Give the interpreter lock to who waits for it, as often as Python promises (`sys.setswitchinterval`).
@@ -298,7 +305,7 @@ class EventLoop(ReceivingLoop):
         now = monotonic()
         if now - self._gave_way >= getswitchinterval():
             self._gave_way = now
-            if count_threads():
+            if count_threads() and _has_gil():
                 sleep(_GIVE_WAY)
 
     def _note(self, now: float) -> None:

@@ -2,7 +2,8 @@
 
 Invariant: an entry of the queue is a Handle, or a `Step` that stands for one which nobody has in hand. Only the C code
 of asyncio schedules the steps and the wake-ups of its tasks, and it throws away what `call_soon` returns: nobody could
-cancel them. Whatever else is scheduled gets its Handle.
+cancel them. So it is with two callbacks of ours, which only ever go to `add_done_callback`: those of a wait for a
+handle, and of the set that keeps tasks alive. Whatever else is scheduled gets its Handle.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ async def map(function: Callable[[T], Awaitable[U]], items: Iterable[T], /, limi
     """Await ``function(item)`` for each item, all at once; return the results in the order of the items.
 
     Each call has a task of its own; with a `limit` at most so many run at once, and start in the order of the items.
+    All items are taken from `items` at the beginning: an endless iterator is a case for streams.
 
     The first error is raised, as it is, when the others, which are cancelled, have ended; those that have not begun
     never do. Errors that come after the first go to the exception handler of the loop.

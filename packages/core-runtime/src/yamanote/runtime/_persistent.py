@@ -73,7 +73,7 @@ class PersistentTaskGroup(Children):
         **Cancel safety:** the children go on ending; call it again to wait for them.
         """
         idle = self._close(reason)
-        if idle is not None and asyncio.current_task() not in self._children:
+        if idle is not None:
             await asyncio.shield(idle)  # others may wait for it too
 
     async def __aenter__(self) -> PersistentTaskGroup:
@@ -87,12 +87,12 @@ class PersistentTaskGroup(Children):
             await wait_for_end([idle])
 
     def _close(self, reason: str | None) -> asyncio.Future[None] | None:
-        """Cancel the children; return what is done when they have ended, or None when there are none."""
+        """Cancel the children; return what is done when they have ended. None when there are none, and for a child."""
         if self._active and _get_running_loop() is not self._loop:
             raise RuntimeError(f"{self!r} belongs to another event loop")
         self._closed = True
         self._abort(reason)
-        if not self._active:
+        if not self._active or asyncio.current_task() in self._children:
             return None
         if self._idle is None:
             assert self._loop is not None

@@ -313,6 +313,12 @@ class BlockingPool:
             _logger.warning("%r was shut down, and leaves behind after %s seconds: %s", self, timeout, ", ".join(names))
         return names
 
+    def _is_left_behind(self) -> bool:
+        """Whether all that it still does was asked for by runtimes that have ended, and have waited and warned."""
+        calls = [call for thread in list(self._threads) if (call := thread.call) is not None]
+        calls += self._calls.copy()
+        return bool(calls) and all(call.inbox.left_behind for call in calls)
+
     def _refusal(self) -> RuntimeError:
         return RuntimeError(f"the pool {self._name!r} has been shut down: it takes no more calls")
 
@@ -411,7 +417,8 @@ def _end_all() -> None:
     for pool in pools:
         pool._close()
     for pool in pools:
-        pool._end(_EXIT_SECONDS)
+        if not pool._is_left_behind():
+            pool._end(_EXIT_SECONDS)
 
 
 def _forget_threads() -> None:

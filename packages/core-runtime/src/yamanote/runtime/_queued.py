@@ -1,14 +1,15 @@
 """Queued handle: a child of a group that waits for its turn.
 
-Invariant: its coroutine is started once, or closed. It has a task only from its turn on; the handle was there before,
-and ends as the task does.
+Invariant: its coroutine is started once, or closed; it stands in the queue until then. It has a task only from its
+turn on; the handle was there before, and ends as the task does.
 """
 
 from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError, _get_running_loop
-from collections.abc import Coroutine
+from collections import OrderedDict
+from collections.abc import Coroutine, Generator
 from contextvars import Context
 from typing import Any, TypeVar, final
 
@@ -24,16 +25,27 @@ T = TypeVar("T")
 class QueuedHandle(JoinHandle[T]):
     """The handle of a child that waits for its turn, or had to."""
 
-    __slots__ = ("context", "coroutine", "label", "task")
+    __slots__ = ("context", "coroutine", "label", "queue", "task")
 
     def __init__(
-        self, future: asyncio.Future[T], coroutine: Coroutine[Any, Any, T], label: str | None, context: Context
+        self,
+        future: asyncio.Future[T],
+        queue: OrderedDict[QueuedHandle[Any], None],
+        coroutine: Coroutine[Any, Any, T],
+        label: str | None,
+        context: Context,
     ) -> None:
         super().__init__(future)
+        self.queue = queue
         self.coroutine = coroutine
         self.label = label
         self.context = context
         self.task: asyncio.Task[T] | None = None
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self.task is None and self._future.cancelled():
+            yield  # it ended within a call: whoever asked for the end of the group is to hear of his own before
+        return (yield from super().__await__())
 
     @property
     def name(self) -> str:
@@ -58,6 +70,7 @@ class QueuedHandle(JoinHandle[T]):
         if self.task is not None:
             request_cancel(self.task, reason)
         elif self._future.cancel(reason):
+            self.queue.pop(self, None)
             self.coroutine.close()
 
     def ended(self, task: asyncio.Task[T]) -> None:

@@ -18,7 +18,7 @@ from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
-from yamanote.runtime._handle import Handle, forked, shut_down_before
+from yamanote.runtime._handle import Handle, forked, give_up_brought, shut_down_before
 from yamanote.runtime._interrupt import Interrupts, as_signals, is_main_thread
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._loop import EventLoop
@@ -199,6 +199,7 @@ class Runtime:
         stop_listening(loop)
         self._interrupts.let_loop_go()
         if self._interrupts.at_once:
+            give_up_brought(loop)
             # What it would say of tasks that end nowhere has been said.
             loop.set_exception_handler(lambda *_: None)
         loop.close()

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from yamanote.runtime._blocking import finish_blocking
+from yamanote.runtime._blocking import finish_blocking, leave_blocking
 from yamanote.runtime._dump import describe
 from yamanote.runtime._handle import give_up_brought, refuse_from_now_on
 from yamanote.runtime._task import start_task
@@ -66,7 +66,7 @@ async def end_tasks(deadline: float) -> None:
 
 
 def abandon(loop: asyncio.AbstractEventLoop, ending: asyncio.Task[None] | None) -> None:
-    """Name the tasks that have not ended, and keep asyncio from complaining of them again. `loop` runs no more.
+    """Name the tasks and calls that have not ended, and keep asyncio from complaining of them. `loop` runs no more.
 
     `ending` is the task of `shut_down`, which may be among them.
     """
@@ -76,6 +76,7 @@ def abandon(loop: asyncio.AbstractEventLoop, ending: asyncio.Task[None] | None) 
     if named := sorted(left - _joining - {ending}, key=asyncio.Task.get_name):
         text = "\n".join(map(describe, named[:_NAMED]))
         _logger.warning("tasks that have not ended, and are left behind (%d):\n%s", len(named), text)
+    leave_blocking(loop)
 
 
 async def _cancel_again(stubborn: list[asyncio.Task[Any]]) -> None:

@@ -22,8 +22,6 @@ __all__ = ["make_task", "start_task"]
 
 T = TypeVar("T")
 
-_NO_CONTEXT = Context()
-"""For callbacks that look at no variable: each of them would have a copy of the caller's otherwise."""
 _CAN_START_EAGERLY = sys.version_info >= (3, 12)
 
 
@@ -53,7 +51,7 @@ def start(
     if not task.done():
         tasks = tasks_of(loop)
         tasks.add(task)
-        task.add_done_callback(tasks.discard, context=_NO_CONTEXT)
+        task.add_done_callback(tasks.discard, context=tasks.context)
     return task
 
 
@@ -111,15 +109,24 @@ async def _await(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def tasks_of(loop: asyncio.AbstractEventLoop) -> set[object]:
-    """What keeps unfinished tasks on `loop` alive, which itself refers to its tasks only weakly.
+class Tasks(set[object]):
+    """What keeps the unfinished tasks of a loop alive, which itself refers to its tasks only weakly."""
 
-    The set is an attribute of the loop: it is touched by one thread only, and it goes when the loop goes.
-    """
+    __slots__ = ("context",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # For `discard`, which looks at no variable: it would get a copy of the caller's context for each task. And not
+        # one for all loops: two threads cannot be in the same context.
+        self.context = Context()
+
+
+def tasks_of(loop: asyncio.AbstractEventLoop) -> Tasks:
+    """The `Tasks` of `loop`: an attribute of it, so one thread only touches them, and they go when the loop goes."""
     try:
         return loop._yamanote_tasks  # type: ignore[attr-defined,no-any-return]
     except AttributeError:
-        tasks: set[object] = set()
+        tasks = Tasks()
         loop._yamanote_tasks = tasks  # type: ignore[attr-defined]
         return tasks
 

@@ -59,7 +59,8 @@ class TaskTracker:
         self, coro: Awaitable[T], /, *, name: str | None = None, context: Context | None = None, eager: bool = False
     ) -> JoinHandle[T]:
         """Start a task as `yamanote.runtime.spawn` does, and count it until it has ended."""
-        return self.track(spawn(coro, name=name, context=context, eager=eager))
+        with self.token():  # an eager one is counted from its first instruction on
+            return self.track(spawn(coro, name=name, context=context, eager=eager))
 
     def track(self, task: TaskT, /) -> TaskT:
         """Count a task, future or handle, of any loop, until it has ended; return it."""
