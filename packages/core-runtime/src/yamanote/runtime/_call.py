@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from asyncio import CancelledError, _get_running_loop
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 from yamanote.runtime import _site
 from yamanote.runtime._join import JoinHandle
+from yamanote.runtime._task import on_loop
 from yamanote.runtime._token import CancellationToken
 from yamanote.runtime._waiter import Waiter
 
@@ -145,14 +146,7 @@ class Call(Generic[T]):
 
     def abort(self, reason: str | None) -> None:
         """Drop it, or tell it. From any thread."""
-        loop = self.inbox.loop
-        if _get_running_loop() is loop:
-            self._abort(reason)
-            return
-        try:
-            loop.call_soon_threadsafe(self._abort, reason)
-        except RuntimeError:  # the loop is closed
-            pass
+        on_loop(self.inbox.loop, self._abort, reason)
 
     def _abort(self, reason: str | None) -> None:
         if self.claim():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from abc import ABC, abstractmethod
 from asyncio import CancelledError
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
@@ -34,7 +35,7 @@ ErrorHandler = Callable[[Exception], object]
 """What gets the errors of a group that reports them; it may be an async function."""
 
 
-class Children:
+class Children(ABC):
     """What all groups have in common. A group of its own kind says whom it admits, and how it ends."""
 
     __slots__ = (
@@ -148,9 +149,9 @@ class Children:
             handle.abort()
             raise
 
+    @abstractmethod
     def _admit(self, coro: Awaitable[T], method: str) -> Coroutine[Any, Any, T]:
         """The coroutine of `coro`, if the group takes children here and now."""
-        raise NotImplementedError
 
     def _start(
         self,
@@ -295,8 +296,9 @@ class Children:
         waiting = f" queued={len(self._queue)}" if self._queue else ""
         return f"<{type(self).__name__}{label} {self._describe()} running={self._active}{waiting}>"
 
+    @abstractmethod
     def _describe(self) -> str:
-        raise NotImplementedError
+        """Its state, in a word."""
 
 
 def was_taken(handle: JoinHandle[Any]) -> bool:

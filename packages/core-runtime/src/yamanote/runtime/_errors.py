@@ -11,6 +11,8 @@ import asyncio
 from asyncio import CancelledError, _get_running_loop
 from typing import Any
 
+from yamanote.runtime._task import request_again
+
 __all__ = ["Errors"]
 
 
@@ -100,7 +102,7 @@ class Errors:
     def _cancel_again(self) -> None:
         """A cancellation whose place an error takes is not lost."""
         if self._errors and self._task is not None and self.is_cancelled():
-            self._task.get_loop().call_soon(_request_again, self._task, self._known())
+            request_again(self._task, self._known())
 
     def _choose(self) -> BaseException:
         for error in self._errors:
@@ -116,9 +118,3 @@ def _stands_for(error: BaseException, earlier: BaseException) -> bool:
     if error.__cause__ is earlier:
         return True
     return isinstance(error, BaseExceptionGroup) and error.subgroup(lambda each: each is earlier) is not None
-
-
-def _request_again(task: asyncio.Task[Any], requests: int) -> None:
-    if task.cancelling() > requests:
-        task.uncancel()
-        task.cancel()

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self, TypeVar
 from yamanote.runtime._children import Children, ErrorHandler, was_taken
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._scope import DEADLINE_PASSED, CancelScope, require_number
-from yamanote.runtime._task import as_coroutine, tasks_of
+from yamanote.runtime._task import as_coroutine, on_loop, tasks_of
 
 __all__ = ["TaskGroup", "scope"]
 
@@ -177,13 +177,10 @@ class TaskGroup(Children):
         **Threads:** may be called from any thread.
         """
         loop = self._loop
-        if loop is None or _get_running_loop() is loop:
+        if loop is None:
             self._cancel(reason)
         else:
-            try:
-                loop.call_soon_threadsafe(self._cancel, reason)
-            except RuntimeError:  # the loop is closed
-                pass
+            on_loop(loop, self._cancel, reason)
 
     @property
     def cancelled_caught(self) -> bool:

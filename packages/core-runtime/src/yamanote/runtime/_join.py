@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from yamanote.runtime._awaited_by import add_awaiter, discard_awaiter
 from yamanote.runtime._site import site_of
-from yamanote.runtime._task import request_cancel
+from yamanote.runtime._task import on_loop, request_cancel
 from yamanote.runtime._waiter import Waiter, park, park_thread
 
 __all__ = ["JoinError", "JoinHandle"]
@@ -236,16 +236,8 @@ def when_done(future: asyncio.Future[Any], callback: Callback) -> bool:
 def not_when_done(future: asyncio.Future[Any], waiter: Waiter[Any]) -> None:
     """Take back the callback that `waiter` has for its operation."""
     callback, waiter.operation = waiter.operation, None  # it refers to the waiter
-    if future.done():
-        return
-    loop = future.get_loop()
-    if _get_running_loop() is loop:
-        future.remove_done_callback(callback)
-        return
-    try:
-        loop.call_soon_threadsafe(future.remove_done_callback, callback)
-    except RuntimeError:  # closed: no callback will come
-        pass
+    if not future.done():
+        on_loop(future.get_loop(), future.remove_done_callback, callback)
 
 
 class _Join:

@@ -7,14 +7,14 @@ turn on; the handle was there before, and ends as the task does.
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError, _get_running_loop
+from asyncio import CancelledError
 from collections import OrderedDict
 from collections.abc import Coroutine, Generator
 from contextvars import Context
 from typing import Any, TypeVar, final
 
 from yamanote.runtime._join import JoinHandle
-from yamanote.runtime._task import request_cancel
+from yamanote.runtime._task import on_loop, request_cancel
 
 __all__ = ["QueuedHandle"]
 
@@ -54,14 +54,7 @@ class QueuedHandle(JoinHandle[T]):
         return self.label if self.label is not None else "a queued task"
 
     def abort(self, reason: str | None = None) -> None:
-        loop = self._future.get_loop()
-        if _get_running_loop() is loop:
-            self._abort(reason)
-        else:
-            try:
-                loop.call_soon_threadsafe(self._abort, reason)
-            except RuntimeError:  # the loop is closed
-                pass
+        on_loop(self._future.get_loop(), self._abort, reason)
 
     def _includes(self, task: asyncio.Task[Any] | None) -> bool:
         return task is not None and self.task is task

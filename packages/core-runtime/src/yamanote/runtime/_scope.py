@@ -18,6 +18,8 @@ from math import inf, isnan
 from types import TracebackType
 from typing import Any, final
 
+from yamanote.runtime._task import request_again
+
 __all__ = ["CancelScope", "move_on_after", "use_scope"]
 
 DEADLINE_PASSED = "deadline passed"
@@ -249,12 +251,7 @@ class CancelScope:
         That is raised once more at the next await, unless all who made a request since the scope was entered have
         taken it back by then.
         """
-        task.get_loop().call_soon(self._raise_again_now, task)
-
-    def _raise_again_now(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelling() > self._cancelling:
-            task.uncancel()
-            task.cancel()
+        request_again(task, self._cancelling)
 
     def __repr__(self) -> str:
         if not self._used:

@@ -10,10 +10,10 @@ import asyncio
 import inspect
 import sys
 from asyncio import Task, _get_running_loop
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from yamanote.runtime import _site
 from yamanote.runtime._eager_start import start_now
@@ -21,6 +21,7 @@ from yamanote.runtime._eager_start import start_now
 __all__ = ["make_task", "start_task"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _CAN_START_EAGERLY = sys.version_info >= (3, 12)
 
@@ -134,13 +135,33 @@ def tasks_of(loop: asyncio.AbstractEventLoop) -> Tasks:
 def request_cancel(future: asyncio.Future[Any], reason: str | None) -> None:
     """Ask for cancellation, from any thread."""
     loop = future.get_loop()
-    if _get_running_loop() is not loop:
-        try:
-            loop.call_soon_threadsafe(future.cancel, reason)
-        except RuntimeError:  # the loop is closed: it will never run again
-            pass
-    elif future is asyncio.current_task():
+    if _get_running_loop() is loop and future is asyncio.current_task():
         # A running task gets it at its next await. If it ends before, it keeps its value.
         loop.call_soon(future.cancel, reason)
     else:
-        future.cancel(reason)
+        on_loop(loop, future.cancel, reason)
+
+
+def request_again(task: asyncio.Task[Any], requests: int) -> None:
+    """Cancel the running `task` once more, at its next await: an error has taken the place of its CancelledError.
+
+    Not if whoever asked has taken that back by then: there have to be more than these `requests`. They stay as many.
+    """
+    task.get_loop().call_soon(_request_again_now, task, requests)
+
+
+def _request_again_now(task: asyncio.Task[Any], requests: int) -> None:
+    if task.cancelling() > requests:
+        task.uncancel()
+        task.cancel()
+
+
+def on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+    """Call it in the thread of `loop`: now, if that is this one. On a closed loop nothing will ever run again."""
+    if _get_running_loop() is loop:
+        callback(*args)
+        return
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:  # closed
+        pass
