@@ -709,9 +709,9 @@ async def test_a_weak_sender_does_not_keep_the_channel_open():
 
 
 @each_kind
-async def test_a_dropped_handle_is_closed_and_warned_about(make):
+async def test_a_dropped_handle_is_closed_and_warned_about_with_the_line_where_it_was_made(make):
     tx, rx = make()
-    with pytest.warns(ResourceWarning, match="Sender"):
+    with pytest.warns(ResourceWarning, match=r"Sender.* made at .*test_channel\.py:\d+ in "):
         del tx
         gc.collect()
     with pytest.raises(ChannelClosed):

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .runtime import BUDGET as BUDGET
     from .runtime import BlockingPool as BlockingPool
     from .runtime import BlockingPoolStatistics as BlockingPoolStatistics
+    from .runtime import CallSite as CallSite
     from .runtime import CancelScope as CancelScope
     from .runtime import CancellationToken as CancellationToken
     from .runtime import CancellationTokenGuard as CancellationTokenGuard
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from .runtime import async_eager as async_eager
     from .runtime import blocked_tasks as blocked_tasks
     from .runtime import busy_calls as busy_calls
+    from .runtime import call_site as call_site
     from .runtime import cancel_and_wait as cancel_and_wait
     from .runtime import cancel_task as cancel_task
     from .runtime import checkpoint as checkpoint
@@ -205,6 +207,7 @@ _AREA_OF = {
     "BUDGET": "runtime",
     "BlockingPool": "runtime",
     "BlockingPoolStatistics": "runtime",
+    "CallSite": "runtime",
     "CancelScope": "runtime",
     "CancellationToken": "runtime",
     "CancellationTokenGuard": "runtime",
@@ -285,6 +288,7 @@ _AREA_OF = {
     "async_stream": "streams",
     "blocked_tasks": "runtime",
     "busy_calls": "runtime",
+    "call_site": "runtime",
     "cancel_and_wait": "runtime",
     "cancel_task": "runtime",
     "channel": "channels",
@@ -370,6 +374,7 @@ __all__ = [
     "BUDGET",
     "BlockingPool",
     "BlockingPoolStatistics",
+    "CallSite",
     "CancelScope",
     "CancellationToken",
     "CancellationTokenGuard",
@@ -449,6 +454,7 @@ __all__ = [
     "async_stream",
     "blocked_tasks",
     "busy_calls",
+    "call_site",
     "cancel_and_wait",
     "cancel_task",
     "channel",

@@ -6,14 +6,13 @@ looks at for ones that send every call to the slow path, which refuses; the ordi
 
 from __future__ import annotations
 
-import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
+from yamanote.channels._end import End
 from yamanote.channels._errors import ChannelClosed, HandleClosed
 from yamanote.channels._handover import Handover, discard
 from yamanote.runtime import BUDGET, Waiter, park
@@ -44,14 +43,14 @@ class ChannelStatistics:
     """Parked `recv` calls."""
 
 
-class Handle(ABC, Generic[T]):
+class Handle(End, Generic[T]):
     """What both ends have in common."""
 
-    __slots__ = ("__weakref__", "_closed", "_core", "_left")
+    __slots__ = ("_core", "_left")
 
     def __init__(self, core: Handover[T]) -> None:
+        super().__init__()
         self._core = core
-        self._closed = False
         self._left = BUDGET  # how many ready operations in a row until the next yield
 
     @property
@@ -108,38 +107,11 @@ class Handle(ABC, Generic[T]):
         core = self._core
         core.section.do(partial(core.shut, cause))
 
-    def __enter__(self) -> Self:
-        return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __leak__(self) -> str | None:
-        """Whether it was not closed, for `yamanote.testing.no_leaks`."""
-        return None if getattr(self, "_closed", True) else f"{self!r} was not closed"
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            message = f"{self!r} was dropped and never closed"
-            self._closed = True
-            self._core.section.run(self._drop())
-            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+    def _drop(self) -> None:
+        self._core.section.run(self._forgotten())
 
     @abstractmethod
-    def close(self) -> None: ...
-
-    @abstractmethod
-    def _drop(self) -> Callable[[], None]:
+    def _forgotten(self) -> Callable[[], None]:
         """What the channel does without this handle."""
 
     def __repr__(self) -> str:

@@ -196,7 +196,7 @@ class Receiver(Handle[T]):
                 discard(core.receivers, waiter)
                 waiter.fail(self._refusal())
 
-    def _drop(self) -> Callable[[], None]:
+    def _forgotten(self) -> Callable[[], None]:
         return self._core.drop_receiver
 
     def into_stream(self) -> Stream[T]:

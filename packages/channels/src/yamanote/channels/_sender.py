@@ -203,7 +203,7 @@ class Sender(Handle[T]):
                 waiter.fail(want.refuse())
         core.serve_locked()
 
-    def _drop(self) -> Callable[[], None]:
+    def _forgotten(self) -> Callable[[], None]:
         return self._core.drop_sender
 
     def into_sink(self) -> Sink[T]:

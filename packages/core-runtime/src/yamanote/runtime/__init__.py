@@ -77,6 +77,8 @@ from yamanote.runtime._signals import SignalScope as SignalScope
 from yamanote.runtime._signals import handle_signal as handle_signal
 from yamanote.runtime._signals import signals as signals
 from yamanote.runtime._signals import wait_for_signal as wait_for_signal
+from yamanote.runtime._site import CallSite as CallSite
+from yamanote.runtime._site import call_site as call_site
 from yamanote.runtime._site import record_spawn_sites as record_spawn_sites
 from yamanote.runtime._spawn import spawn as spawn
 from yamanote.runtime._started import Started as Started
@@ -109,6 +111,7 @@ __all__ = [
     "BUDGET",
     "BlockingPool",
     "BlockingPoolStatistics",
+    "CallSite",
     "CancelScope",
     "CancellationToken",
     "CancellationTokenGuard",
@@ -153,6 +156,7 @@ __all__ = [
     "async_eager",
     "blocked_tasks",
     "busy_calls",
+    "call_site",
     "cancel_and_wait",
     "cancel_task",
     "checkpoint",

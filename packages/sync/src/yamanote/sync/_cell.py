@@ -52,6 +52,20 @@ class VersionedCell(Generic[T]):
         self._section.do(partial(self._change, value, replaced))
         return replaced[0] if replaced else value
 
+    def set_if(self, version: int, value: T) -> bool:
+        """`set`, unless the value was changed since it had this `version`; tell whether it worked.
+
+        For changes that depend on the value: read it and the version, compute without any lock, try, and begin again
+        when somebody was faster.
+        """
+        replaced: list[T] = []
+        self._section.do(partial(self._change_if, version, value, replaced))
+        return bool(replaced)
+
+    def _change_if(self, version: int, value: T, replaced: list[T]) -> None:
+        if self.version == version:
+            self._change(value, replaced)
+
     def _change(self, value: T, replaced: list[T]) -> None:
         replaced.append(self.value)
         self.value = value
