@@ -3,11 +3,12 @@
 import asyncio
 import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from doctest import ELLIPSIS
 from importlib import import_module
 from pathlib import Path
 
+import pytest
 from sybil import Example, Sybil
 from sybil.document import PythonDocStringDocument
 from sybil.example import NotEvaluated
@@ -48,6 +49,14 @@ docstrings = Sybil(
 )
 
 pytest_collect_file = (documents + docstrings).pytest()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_look_through() -> Iterator[None]:
+    """Thousands of tests are in memory, and hundreds collect the garbage: each looks only at what its own file made."""
+    gc.freeze()
+    yield
+    gc.collect()  # before the next file makes garbage permanent, whose warnings nobody would see
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -112,7 +112,9 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite, documents included; ``-P 3.13`` for another Python, ``-- -k close`` for a part of it."""
     install(session, META, KIT, *GROUPS["test"])
-    session.run("pytest", *session.posargs)
+    # A file stays in one process. One that hangs is not begun again in another. Options that are given here win.
+    parallel = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--max-worker-restart=0"]
+    session.run("pytest", *parallel, *session.posargs)
 
 
 @nox.session(requires=["wheels"])

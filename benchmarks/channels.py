@@ -1,22 +1,22 @@
 """Channels against `asyncio.Queue`, and against everybody else's queues and channels.
 
 The workloads of crossbeam's and Tokio's suites: one or ten senders, one or ten receivers, capacities of 1, 100 and
-without end. Every library runs the same code on bound methods of its own; that every item arrived, once and in order,
-is checked when the clock has stopped.
+without end; then one value, the newest value, and items for everybody. Every library runs the same code on bound
+methods of its own; that every item arrived, once and in order, is checked when the clock has stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
 from harness import Version, Workload, check, main
 from peers import installed, load
 
-from yamanote.channels import channel, channel_unbounded
+from yamanote.channels import broadcast, channel, channel_unbounded, oneshot_channel, watch
 from yamanote.futures import select
 
 aiochan = load("aiochan")
@@ -481,6 +481,188 @@ def select_of_two(count: int) -> dict[str, Version]:
     return {"asyncio": with_asyncio, "yamanote": with_yamanote}
 
 
+# ---------------------------------------------------------------------------------------------- of one value, or to all
+
+
+def oneshot(count: int) -> dict[str, Version]:
+    """A channel for each value."""
+
+    async def with_asyncio() -> Callable[[], None]:
+        loop = asyncio.get_running_loop()
+        received = []
+        for number in range(count):
+            future: asyncio.Future[int] = loop.create_future()
+            future.set_result(number)
+            received.append(await future)
+        return lambda: check_order(received, count)
+
+    async def with_yamanote() -> Callable[[], None]:
+        received = []
+        for number in range(count):
+            tx, rx = oneshot_channel[int]()
+            tx.send(number)
+            received.append(await rx)
+        return lambda: check_order(received, count)
+
+    async def with_anyio() -> Callable[[], None]:
+        received = []
+        for number in range(count):
+            tx, rx = anyio.create_memory_object_stream(1)
+            with tx, rx:
+                tx.send_nowait(number)
+                received.append(await rx.receive())
+        return lambda: check_order(received, count)
+
+    async def with_kioto() -> Callable[[], None]:
+        received = []
+        for number in range(count):
+            tx, rx = kioto.oneshot_channel()
+            tx.send(number)
+            received.append(await rx)
+        return lambda: check_order(received, count)
+
+    return installed({"asyncio": with_asyncio, "yamanote": with_yamanote, "anyio": with_anyio, "kioto": with_kioto})
+
+
+def newest_value(count: int, receivers: int) -> dict[str, Version]:
+    """A value is sent when everybody has seen the one before, and waits."""
+
+    async def all_see(
+        send: Callable[[int], Awaitable[object]], receive: Callable[[list[int]], Coroutine[Any, Any, None]]
+    ) -> Callable[[], None]:
+        seen: list[int] = []
+        async with asyncio.TaskGroup() as group:
+            for _ in range(receivers):
+                group.create_task(receive(seen))
+            await asyncio.sleep(0)
+            for number in range(count):
+                await send(number)
+                while len(seen) < (number + 1) * receivers:
+                    await asyncio.sleep(0)
+        return lambda: check(
+            seen == [number for number in range(count) for _ in range(receivers)], "somebody missed a value"
+        )
+
+    async def with_asyncio() -> Callable[[], None]:
+        """The value and its version, and a condition to wait for another one."""
+        changed = asyncio.Condition()
+        newest = version = 0
+
+        async def send(number: int) -> None:
+            nonlocal newest, version
+            async with changed:
+                newest = number
+                version += 1
+                changed.notify_all()
+
+        async def receive(seen: list[int]) -> None:
+            known = 0
+            for _ in range(count):
+                async with changed:
+                    while version == known:
+                        await changed.wait()
+                    known = version
+                    seen.append(newest)
+
+        return await all_see(send, receive)
+
+    async def with_events() -> Callable[[], None]:
+        """The value, and an event for the next one, which a sender replaces."""
+        changed = asyncio.Event()
+        newest = 0
+
+        async def send(number: int) -> None:
+            nonlocal newest, changed
+            newest, before, changed = number, changed, asyncio.Event()
+            before.set()
+
+        async def receive(seen: list[int]) -> None:
+            following = changed
+            for _ in range(count):
+                await following.wait()
+                following = changed
+                seen.append(newest)
+
+        return await all_see(send, receive)
+
+    async def with_yamanote() -> Callable[[], None]:
+        tx, rx = watch(0)
+
+        async def send(number: int) -> None:
+            tx.send(number)
+
+        async def receive(seen: list[int]) -> None:
+            with rx.clone() as own:
+                for _ in range(count):
+                    await own.changed()
+                    seen.append(own.borrow())
+
+        with tx, rx:
+            return await all_see(send, receive)
+
+    async def with_kioto() -> Callable[[], None]:
+        tx, _rx = kioto.watch(0)
+
+        async def send(number: int) -> None:
+            tx.send(number)
+
+        async def receive(seen: list[int]) -> None:
+            own = tx.subscribe()
+            for _ in range(count):
+                await own.changed()
+                seen.append(own.borrow_and_update())
+
+        return await all_see(send, receive)
+
+    versions = {
+        "asyncio": with_asyncio,
+        "asyncio.Event": with_events,
+        "yamanote": with_yamanote,
+        "kioto": with_kioto,
+    }
+    return installed(versions)
+
+
+def to_all(count: int, receivers: int) -> dict[str, Version]:
+    """A slow receiver holds the sender up, and nobody misses anything."""
+
+    async def all_hear(
+        send: Callable[[int], Awaitable[object]], recvs: Iterable[Callable[[], Awaitable[int]]]
+    ) -> Callable[[], None]:
+        async def consume(recv: Callable[[], Awaitable[int]]) -> list[int]:
+            return [await recv() for _ in range(count)]
+
+        async with asyncio.TaskGroup() as group:
+            consumers = [group.create_task(consume(recv)) for recv in recvs]
+            for number in range(count):
+                await send(number)
+
+        def look() -> None:
+            for consumer in consumers:
+                check_order(consumer.result(), count)
+
+        return look
+
+    async def with_asyncio() -> Callable[[], None]:
+        queues: list[asyncio.Queue[int]] = [asyncio.Queue(100) for _ in range(receivers)]
+
+        async def send(number: int) -> None:
+            for queue in queues:
+                await queue.put(number)
+
+        return await all_hear(send, [queue.get for queue in queues])
+
+    async def with_yamanote() -> Callable[[], None]:
+        tx, rx = broadcast[int](100, overflow="suspend")
+        ends = [rx, *(tx.subscribe() for _ in range(receivers - 1))]
+        look = await all_hear(tx.send, [end.recv for end in ends])
+        for end in (tx, *ends):
+            end.close()
+        return look
+
+    return {"asyncio": with_asyncio, "yamanote": with_yamanote}
+
+
 # ---------------------------------------------------------------------------------------------------------- the rows
 
 
@@ -497,7 +679,7 @@ def workloads(scale: float = 1.0) -> list[Workload]:
         queues = UNBOUNDED if shape["capacity"] is None else QUEUES
         return Workload(name, many, versions(through, queues, count=many, **shape), bar, also)
 
-    many, some, waiting = scaled(10_000), scaled(2_000), scaled(1_000)
+    many, some, waiting, few = scaled(10_000), scaled(2_000), scaled(1_000), scaled(100)
     seq = "crossbeam, kanal: seq"
     return [
         Workload("send+recv, never waits", many, versions(never_waits, QUEUES, count=many), 0.45, seq),
@@ -519,6 +701,9 @@ def workloads(scale: float = 1.0) -> list[Workload]:
             "select over 2 channels, task-free, per turn", some, select_of_two(some), 0.40, "crossbeam: select_rx"
         ),
         Workload("reserve + send", many, reserve_and_send(many), 0.90, "Tokio: reserve"),
+        Workload("oneshot: make, send, await", many, oneshot(many), 1.30),
+        Workload("watch: 1 send wakes 100 receivers", few, newest_value(few, 100), 0.60, "Tokio: sync_watch"),
+        Workload("broadcast 1:10 cap=100, per item", some, to_all(some, 10), 0.45, "Tokio: sync_broadcast"),
     ]
 
 

@@ -1,7 +1,8 @@
-"""Locks, semaphores and events against asyncio's own. Run it: `python benchmarks/sync.py --help`.
+"""Locks, semaphores, events and so on against asyncio's own. Run it: `python benchmarks/sync.py --help`.
 
 Every library runs the same lines wherever it has the same names; what goes by other names there (aiologic's
-`async_acquire`, kioto's guard) has a body of its own, line by line the same.
+`async_acquire`, kioto's guard) has a body of its own, line by line the same. What asyncio does not have at all is
+compared with what a careful user makes of what it has.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any
 from harness import Version, Workload, check, main
 from peers import installed, load
 
-from yamanote.sync import Event, Lock, Mutex, Semaphore
+from yamanote.sync import Barrier, Condition, Event, Lock, Mutex, Notify, OnceCell, RwLock, Semaphore
 
 aiologic = load("aiologic")
 anyio = load("anyio")
+culsans = load("culsans")
 kioto = load("kioto")
 
 Make = Callable[[], Any]
@@ -29,6 +31,8 @@ def workloads(scale: float = 1.0) -> list[Workload]:
     """All of them, with about `scale` times the ordinary number of operations."""
     times = max(10, int(10_000 * scale))
     crowd = max(12, int(100 * scale))
+    rounds = max(2, int(100 * scale))
+    strokes = max(10, int(2000 * scale))
     return [
         Workload(
             "lock, uncontended `async with`",
@@ -77,6 +81,49 @@ def workloads(scale: float = 1.0) -> list[Workload]:
             each(EVENTS, wait_again, 1000, 10) | each({"aiologic": aiologic_event}, wait_again_aiologic, 1000, 10),
             bar=1.05,
         ),
+        Workload(
+            "barrier of 10, per round",
+            rounds,
+            each(BARRIERS, meet, 10, rounds)
+            | each({"aiologic": lambda: aiologic.Barrier(10)}, meet_aiologic, 10, rounds),
+            bar=0.40,
+        ),
+        Workload(
+            "condition, notify_all to 100 waiters",
+            rounds,
+            each(CONDITIONS, notify_all, 100, rounds)
+            | each({"aiologic": aiologic_condition}, notify_all_aiologic, 100, rounds),
+            bar=1.05,
+        ),
+        Workload(
+            "condition, ping-pong",
+            strokes,
+            each(CONDITIONS, take_turns, strokes)
+            | each({"aiologic": aiologic_condition}, take_turns_aiologic, strokes),
+            bar=1.05,
+        ),
+        Workload(
+            "notify, ping-pong",
+            strokes,
+            {"asyncio": partial(ping_pong_of_events, strokes), "yamanote": partial(ping_pong, strokes)},
+            bar=1.05,
+            also="Tokio: sync_notify/notify_one",
+        ),
+        Workload(
+            "rwlock, uncontended read",
+            times,
+            each(READS, in_block, times),
+            bar=1.05,
+            also="Tokio: sync_rwlock/read_uncontended",
+        ),
+        Workload(
+            "rwlock, 100 tasks, 90% reads, sleep(0) inside",
+            crowd * 20,
+            each(RWLOCKS, read_mostly, crowd, 20),
+            bar=0.85,
+            also="Tokio: sync_rwlock/read_concurrent",
+        ),
+        Workload("once cell, get after init", times, each(CELLS, get_again, times), bar=1.05),
     ]
 
 
@@ -106,6 +153,10 @@ def aiologic_event() -> Any:
     return aiologic.Event()
 
 
+def aiologic_condition() -> Any:
+    return aiologic.Condition(aiologic.Lock())
+
+
 LOCKS: dict[str, Make] = {
     "asyncio": asyncio.Lock,
     "yamanote": Lock,
@@ -129,6 +180,63 @@ EVENTS: dict[str, Make] = {
     "yamanote": Event,
     "anyio": lambda: anyio.Event(),
 }
+BARRIERS: dict[str, Make] = {"asyncio": lambda: asyncio.Barrier(10), "yamanote": lambda: Barrier(10)}
+CONDITIONS: dict[str, Make] = {
+    "asyncio": asyncio.Condition,
+    "yamanote": Condition,
+    "anyio": lambda: anyio.Condition(),
+}
+
+
+class Exclusive:
+    """Without a lock for readers, they exclude each other."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+
+    def read(self) -> asyncio.Lock:
+        return self.lock
+
+    write = read
+
+
+class CulsansRwLock:
+    """Under the names of ours."""
+
+    def __init__(self) -> None:
+        self.lock = culsans.RWLock()
+
+    def read(self) -> Any:
+        return self.lock.reading
+
+    def write(self) -> Any:
+        return self.lock.writing
+
+
+RWLOCKS: dict[str, Make] = {"asyncio": Exclusive, "yamanote": RwLock, "culsans": CulsansRwLock}
+READS: dict[str, Make] = {
+    "asyncio": asyncio.Lock,
+    "yamanote": lambda: RwLock().read(),
+    "culsans": lambda: culsans.RWLock().reading,
+}
+
+
+class CheckedTwice:
+    """A value that is made once: looked for without the lock, and under it again."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.made: list[int] = []
+
+    async def get_or_init(self, factory: Callable[[], Coroutine[Any, Any, int]]) -> int:
+        if not self.made:
+            async with self.lock:
+                if not self.made:
+                    self.made.append(await factory())
+        return self.made[0]
+
+
+CELLS: dict[str, Make] = {"asyncio": CheckedTwice, "yamanote": OnceCell}
 
 # ------------------------------------------------------------------------------------------- nobody else wants it
 
@@ -347,6 +455,231 @@ async def wait_again_aiologic(make: Make, tasks: int, rounds: int) -> None:
             event.set()
             await turns(2)
     check(awake == tasks * rounds, f"{awake} woke up, not {tasks * rounds}")
+
+
+# ------------------------------------------------------------------------------------------- barriers
+
+
+async def meet(make: Make, parties: int, rounds: int) -> None:
+    barrier = make()
+    arrived = 0
+
+    async def work() -> None:
+        nonlocal arrived
+        for number in range(rounds):
+            arrived += 1
+            await barrier.wait()
+            check(arrived >= parties * (number + 1), f"somebody went on when only {arrived} had arrived")
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(parties):
+            group.create_task(work())
+    check(arrived == parties * rounds, f"{arrived} arrived, not {parties * rounds}")
+
+
+async def meet_aiologic(make: Make, parties: int, rounds: int) -> None:
+    barrier = make()
+    arrived = 0
+
+    async def work() -> None:
+        nonlocal arrived
+        for number in range(rounds):
+            arrived += 1
+            await barrier
+            check(arrived >= parties * (number + 1), f"somebody went on when only {arrived} had arrived")
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(parties):
+            group.create_task(work())
+    check(arrived == parties * rounds, f"{arrived} arrived, not {parties * rounds}")
+
+
+# ------------------------------------------------------------------------------------------- conditions
+
+
+async def notify_all(make: Make, waiters: int, rounds: int) -> None:
+    condition = make()
+    waiting = awake = 0
+
+    async def work() -> None:
+        nonlocal waiting, awake
+        async with condition:
+            waiting += 1
+            for _ in range(rounds):
+                await condition.wait()
+                awake += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(waiters):
+            group.create_task(work())
+        while waiting < waiters:
+            await sleep(0)
+        for number in range(rounds):
+            async with condition:
+                check(awake == waiters * number, f"{awake} woke up in {number} rounds, not {waiters * number}")
+                condition.notify_all()
+            while awake < waiters * (number + 1):
+                await sleep(0)
+
+
+async def notify_all_aiologic(make: Make, waiters: int, rounds: int) -> None:
+    condition = make()
+    waiting = awake = 0
+
+    async def work() -> None:
+        nonlocal waiting, awake
+        async with condition:
+            waiting += 1
+            for _ in range(rounds):
+                await condition
+                awake += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(waiters):
+            group.create_task(work())
+        while waiting < waiters:
+            await sleep(0)
+        for number in range(rounds):
+            async with condition:
+                check(awake == waiters * number, f"{awake} woke up in {number} rounds, not {waiters * number}")
+                condition.notify_all()
+            while awake < waiters * (number + 1):
+                await sleep(0)
+
+
+async def take_turns(make: Make, strokes: int) -> None:
+    condition = make()
+    ball = 0
+
+    async def play(side: int) -> None:
+        nonlocal ball
+        for stroke in range(side, strokes, 2):
+            async with condition:
+                while ball % 2 != side:
+                    await condition.wait()
+                check(ball == stroke, f"stroke {stroke} met ball {ball}")
+                ball += 1
+                condition.notify()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(play(0))
+        group.create_task(play(1))
+    check(ball == strokes, f"{ball} strokes, not {strokes}")
+
+
+async def take_turns_aiologic(make: Make, strokes: int) -> None:
+    condition = make()
+    ball = 0
+
+    async def play(side: int) -> None:
+        nonlocal ball
+        for stroke in range(side, strokes, 2):
+            async with condition:
+                while ball % 2 != side:
+                    await condition
+                check(ball == stroke, f"stroke {stroke} met ball {ball}")
+                ball += 1
+                condition.notify()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(play(0))
+        group.create_task(play(1))
+    check(ball == strokes, f"{ball} strokes, not {strokes}")
+
+
+# ------------------------------------------------------------------------------------------- notifications
+
+
+async def ping_pong(times: int) -> None:
+    there, back = Notify(), Notify()
+    echoed = 0
+
+    async def echo() -> None:
+        nonlocal echoed
+        for _ in range(times):
+            await there.notified()
+            echoed += 1
+            back.notify_one()
+
+    echoing = asyncio.create_task(echo())
+    for number in range(times):
+        there.notify_one()
+        await back.notified()
+        check(echoed == number + 1, f"{echoed} came back, not {number + 1}")
+    await echoing
+
+
+async def ping_pong_of_events(times: int) -> None:
+    there, back = asyncio.Event(), asyncio.Event()
+    echoed = 0
+
+    async def echo() -> None:
+        nonlocal echoed
+        for _ in range(times):
+            await there.wait()
+            there.clear()
+            echoed += 1
+            back.set()
+
+    echoing = asyncio.create_task(echo())
+    for number in range(times):
+        there.set()
+        await back.wait()
+        back.clear()
+        check(echoed == number + 1, f"{echoed} came back, not {number + 1}")
+    await echoing
+
+
+# ------------------------------------------------------------------------------------------- readers and writers
+
+
+async def read_mostly(make: Make, tasks: int, rounds: int) -> None:
+    lock = make()
+    total = done = reading = 0
+
+    async def work(number: int) -> None:
+        nonlocal total, done, reading
+        for turn in range(rounds):
+            if (number + turn) % 10:
+                async with lock.read():
+                    reading += 1
+                    before = total
+                    await sleep(0)
+                    check(total == before, "somebody wrote while another read")
+                    reading -= 1
+            else:
+                async with lock.write():
+                    check(not reading, f"{reading} read while somebody wrote")
+                    before = total
+                    await sleep(0)
+                    total = before + 1
+            done += 1
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(tasks):
+            group.create_task(work(number))
+    check(done == tasks * rounds, f"{done} were inside, not {tasks * rounds}")
+    check(total == sum(not (a + b) % 10 for a in range(tasks) for b in range(rounds)), "updates were lost")
+
+
+# ------------------------------------------------------------------------------------------- made once
+
+
+async def get_again(make: Make, times: int) -> None:
+    cell = make()
+    made = 0
+
+    async def factory() -> int:
+        nonlocal made
+        made += 1
+        return 42
+
+    await cell.get_or_init(factory)
+    got = 0
+    for _ in range(times):
+        got += await cell.get_or_init(factory)
+    check(got == times * 42, "another value")
+    check(made == 1, f"made {made} times")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ def workloads(scale: float = 1.0) -> list[Workload]:
         ("100 no-ops in worker threads at once", bursts * 100, each(HUNDRED, repeatedly, bursts), 1.05, ""),
         ("call a coroutine on the loop from a thread", calls, each(CALL_BACK, repeatedly, 1, calls), 1.05, ""),
         ("lock shared with threads, uncontended `async with`", items, each(LOCKS, locked, items), 1.10, ""),
+        ("thread -> thread, cap=100", items, each(BETWEEN_100, across, items), 1.00, "crossbeam: spsc, bounded_n"),
+        ("2 threads, send+recv on one channel", items, each(BETWEEN_100, both_at_once, items), 1.00, ""),
     ]
     return [Workload(name, operations, versions, bar, also, "wall") for name, operations, versions, bar, also in rows]
 
@@ -143,6 +145,38 @@ async def outwards_with_patience(make: Callable[[], Pipe], items: int) -> Callab
     finally:
         await pipe.aclose()
     return lambda: check_shares(received, items, items)
+
+
+async def across(make: Callable[[], Pipe], items: int) -> Callable[[], None]:
+    pipe = make()
+    try:
+        receiver = in_thread(recv_all, pipe.recv, items)
+        await in_thread(send_all, pipe.send, 0, items)
+        received = await receiver
+    finally:
+        await pipe.aclose()
+    return lambda: check_shares(received, items, items)
+
+
+async def both_at_once(make: Callable[[], Pipe], items: int) -> Callable[[], None]:
+    """Nobody ever has to wait: what there is of a time is paid for standing in each other's way."""
+    pipe = make()
+    share = items // 2
+    try:
+        threads = [in_thread(send_and_recv, pipe, first, first + share) for first in (0, share)]
+        received = [item for thread in threads for item in await thread]
+    finally:
+        await pipe.aclose()
+    return lambda: check(sorted(received) == list(range(items)), "items were lost, or came twice")
+
+
+def send_and_recv(pipe: Pipe, first: int, end: int) -> list[int]:
+    send, recv = pipe.send, pipe.recv
+    received = []
+    for item in range(first, end):
+        send(item)
+        received.append(recv())
+    return received
 
 
 def recv_all(recv: Callable[[], int], items: int) -> list[int]:
@@ -321,6 +355,44 @@ BOTH_WAYS: dict[str, Callable[[], tuple[Pipe, Pipe]]] = {
     "culsans": lambda: (culsans_to_thread(), culsans_to_loop()),
     "janus": lambda: (janus_to_thread(), janus_to_loop()),
 }
+
+
+# ---- from a thread to a thread
+
+
+def asyncio_between() -> Pipe:
+    items: queue.Queue[int] = queue.Queue(100)
+    return Pipe(items.put, items.get)
+
+
+def yamanote_between() -> Pipe:
+    tx, rx = channel[int](100)
+    return Pipe(tx.blocking_send, rx.blocking_recv, yamanote_close(tx, rx))
+
+
+def aiologic_between() -> Pipe:
+    items = aiologic.Queue(100)
+    return Pipe(items.green_put, items.green_get)
+
+
+def culsans_between() -> Pipe:
+    items = culsans.Queue(100)
+    return Pipe(items.sync_q.put, items.sync_q.get, items.shutdown)
+
+
+def janus_between() -> Pipe:
+    items = janus.Queue(100)
+    return Pipe(items.sync_q.put, items.sync_q.get, items.aclose)
+
+
+BETWEEN_100: dict[str, Callable[[], Pipe]] = {
+    "asyncio": asyncio_between,
+    "yamanote": yamanote_between,
+    "aiologic": aiologic_between,
+    "culsans": culsans_between,
+    "janus": janus_between,
+}
+"""asyncio has nothing of its own between threads: the measure is `queue.Queue`."""
 
 
 # ------------------------------------------------------------------------------------------- calls

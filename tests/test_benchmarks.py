@@ -6,10 +6,10 @@ No peer need be installed, and no real figure is looked at: how fast something i
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ try:
     harness: Any = import_module("harness")
     report: Any = import_module("report")
     guard: Any = import_module("guard")
+    memory: Any = import_module("memory")
     areas: dict[str, Any] = {area: import_module(area) for area in AREAS}
 finally:
     sys.path.remove(str(BENCHMARKS))
@@ -38,14 +39,6 @@ VERSIONS = {
     for library, version in workload.versions.items()
     if library.split(".")[0] in ("asyncio", "yamanote")
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little_garbage() -> Iterator[None]:
-    """Each sample collects the garbage first; what all the tests before have left need not be looked through."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 # ------------------------------------------------------------------------------------------------------- the workloads
@@ -118,6 +111,42 @@ def test_a_queue_with_several_receivers_that_loses_items_is_caught(shape: dict[s
 def test_a_queue_that_gives_two_of_many_receivers_the_same_item_is_caught() -> None:
     with pytest.raises(harness.Wrong):
         harness.turns(lambda: areas["channels"].waiting_receivers(faulty(LOST), count=20))
+
+
+class Nothing:
+    """In place of a barrier, a lock for readers and writers, and a cell: it does not wait, exclude or remember."""
+
+    async def wait(self) -> None: ...
+
+    def read(self) -> nullcontext[None]:
+        return nullcontext()
+
+    write = read
+
+    async def get_or_init(self, factory: Callable[[], Awaitable[int]]) -> int:
+        return await factory()
+
+
+@pytest.mark.parametrize(
+    ("workload", "right", "shape"),
+    [
+        ("meet", lambda: asyncio.Barrier(3), (3, 2)),
+        ("read_mostly", lambda: areas["sync"].Exclusive(), (10, 3)),
+        ("get_again", lambda: areas["sync"].CheckedTwice(), (2,)),
+    ],
+)
+def test_what_does_not_do_its_duty_between_tasks_is_caught(
+    workload: str, right: Callable[[], Any], shape: tuple[int, ...]
+) -> None:
+    run = getattr(areas["sync"], workload)
+
+    assert harness.turns(lambda: run(right, *shape)) >= 0
+    found = []
+    try:
+        harness.turns(lambda: run(Nothing, *shape))
+    except* harness.Wrong as wrong:
+        found.append(wrong)
+    assert found
 
 
 @pytest.mark.parametrize("results", [[0, 1], [0, 2, 1], [0, 1, 2, 3], [0, 1, 1]])
@@ -416,3 +445,35 @@ def test_the_guard_counts_the_same_in_every_run_and_sees_one_call_more() -> None
     assert once == again
     assert once[0] == more[0] == 1
     assert once[1] < more[1]
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_the_size_of_a_thing_is_the_mean_of_what_each_one_holds() -> None:
+    sizes = iter([1_000_000, 10_000, 20_000, 30_000, 40_000])  # what the first one makes is shared by all
+
+    assert memory.size(lambda: bytearray(next(sizes)), 4) == pytest.approx(25_000, rel=0.02)
+    assert memory.size(lambda: None, 4) < 500
+
+
+def test_all_whose_memory_is_measured_can_be_made_and_leaves_nothing() -> None:
+    async def measure() -> list[tuple[str, float, float]]:
+        with ExitStack() as end:
+            return [(row.name, memory.size(row.asyncio, 3), memory.size(row.yamanote, 3)) for row in memory.rows(end)]
+
+    sizes = asyncio.run(measure())
+
+    assert [] == [name for name, *both in sizes if min(both) <= 0]
+
+
+def test_who_is_measured_as_waiting_waits() -> None:
+    async def measure() -> None:
+        with ExitStack() as end:
+            lock = memory.held(asyncio.Lock(), end)
+            waiting = memory.started(lock.acquire())
+            assert lock._waiters
+            waiting.close()
+            assert not lock._waiters
+
+    asyncio.run(measure())

@@ -2,7 +2,33 @@
 
 import pytest
 
-from yamanote.channels import ChannelClosed, HandleClosed, channel
+from yamanote import sinks, streams
+from yamanote.channels import ChannelClosed, HandleClosed, broadcast, channel, channel_unbounded, watch
+
+each_kind = pytest.mark.parametrize(
+    "make",
+    [lambda: channel(3), lambda: channel(3, overflow="drop_oldest"), channel_unbounded, lambda: broadcast(3),
+     lambda: watch(0)],
+    ids=["channel", "overflow", "unbounded", "broadcast", "watch"],
+)  # fmt: skip
+
+
+@each_kind
+async def test_both_ends_of_every_kind_move_and_the_handles_refuse_afterwards(make):
+    tx, rx = make()
+    async with rx.into_stream() as stream, tx.into_sink() as sink:
+        assert isinstance(stream, streams.Stream)
+        assert isinstance(sink, sinks.SenderSink)
+        for handle in (tx, rx):
+            assert handle.is_closed
+            with pytest.raises(HandleClosed):
+                handle.clone()
+        for call in (tx.into_sink, rx.into_stream):
+            with pytest.raises(HandleClosed):
+                call()
+        await sink.send("a")
+        await sink.close()
+        assert await stream.collect() == ["a"]
 
 
 async def test_a_receiver_becomes_a_stream_that_ends_with_the_channel():

@@ -149,7 +149,7 @@ async def shares(count: int) -> None:
 
     await ended([asyncio.create_task(work()) for _ in range(count)])
     assert not lock.locked()
-    assert semaphore.value == 2
+    assert semaphore.tokens() == 2
     assert lock.statistics().waiting == semaphore.statistics().waiting == event._cell.parked == 0
 
 

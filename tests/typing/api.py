@@ -2,11 +2,22 @@
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import yamanote
 from yamanote import channels, futures, runtime, server, sinks, streams, sync, threads, time
-from yamanote.channels import Receiver, Sender, channel, channel_unbounded
+from yamanote.channels import (
+    BroadcastReceiver,
+    BroadcastSender,
+    OneshotSender,
+    Receiver,
+    Sender,
+    broadcast,
+    channel,
+    channel_unbounded,
+    oneshot_channel,
+    spsc_buffer,
+)
 from yamanote.futures import gather, join, race, select, task_set
 from yamanote.runtime import (
     BlockingPool,
@@ -15,6 +26,7 @@ from yamanote.runtime import (
     JoinMap,
     JoinSet,
     Runtime,
+    Selectable,
     Started,
     TaskGroup,
     concurrent_contexts,
@@ -30,7 +42,23 @@ from yamanote.runtime import (
 )
 from yamanote.sinks import FileSink
 from yamanote.streams import Stream
-from yamanote.sync import Mutex
+from yamanote.sync import (
+    Barrier,
+    Cargo,
+    Condition,
+    FutureState,
+    Guard,
+    KeyedLock,
+    Latch,
+    Lock,
+    Mutex,
+    NestableLock,
+    Notify,
+    OnceCell,
+    RwLock,
+    Semaphore,
+    SetOnce,
+)
 from yamanote.testing import ScriptedSink, ScriptedSource, duplex, step
 from yamanote.threads import to_thread
 from yamanote.time import timeout
@@ -53,6 +81,15 @@ async def ends_of_channels() -> None:
     assert_type(await rx.recv_many(3), list[int])
     assert_type([item async for item in rx], list[int])
     await tx.send("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await tx.reserve(), channels.Permit[int])
+    assert_type(await select(sent=tx.sending(1), room=tx.reserving(2)), tuple[str, Any])
+    assert_type(tx.reserving(2), Selectable[list[channels.Permit[int]]])
+    assert_type(tx.blocking_reserve(timeout=1), channels.Permit[int])
+    assert_type(rx.blocking_recv_many(3, timeout=1), list[int])
+    assert_type(rx.clone(), Receiver[int])
+    assert_type(channel[int](1, overflow="drop_oldest")[0], Sender[int])
+    assert_type(channels.unbounded[int]()[0], channels.UnboundedSender[int])
+    channel(1, overflow="drop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     any_tx, any_rx = channel(10)  # no annotation needed
     assert_type(any_tx, Sender[Any])
     assert_type(any_rx, Receiver[Any])
@@ -64,6 +101,50 @@ async def ends_of_channels() -> None:
     typed_tx, typed_rx = channel(1)
     (await typed_tx.reserve()).send(b"")
     assert_type(typed_rx.blocking_recv(timeout=1.0), bytes)
+
+
+async def ends_of_watch_channels() -> None:
+    tx, rx = channels.watch(0)
+    assert_type(tx, channels.WatchSender[int])
+    assert_type(rx, channels.WatchReceiver[int])
+    assert_type(await rx.wait_for(lambda value: value > 2), int)
+    assert_type([value async for value in rx], list[int])
+    assert_type(tx.send_replace(1), int)
+    assert_type(tx.subscribe().into_stream(), Stream[int])
+    assert_type(tx.clone().into_sink(), sinks.Sink[int])
+    assert_type(sinks.SenderSink(tx), sinks.SenderSink[int])
+    tx.send_modify(lambda value: value + 1)
+    tx.send("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    nothing_yet, _ = channels.watch[int | None](None)
+    assert_type(nothing_yet, channels.WatchSender[int | None])
+
+
+async def ends_of_broadcasts() -> None:
+    tx, rx = broadcast[int](10, replay=1, overflow="suspend")
+    assert_type(tx, BroadcastSender[int])
+    assert_type(await tx.send(1), int)
+    assert_type(tx.subscribe(), BroadcastReceiver[int])
+    assert_type(rx.into_stream(), Stream[int])
+    assert_type([item async for item in rx.clone()], list[int])
+    await tx.send("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    broadcast(10, overflow="explode")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    any_tx, _ = broadcast(10)
+    assert_type(any_tx, BroadcastSender[Any])
+
+
+async def one_value_and_bytes() -> None:
+    tx, rx = oneshot_channel[int]()
+    assert_type(tx, OneshotSender[int])
+    assert_type(await rx, int)
+    assert_type(await rx.recv(), int)
+    assert_type(rx.blocking_recv(timeout=1.0), int)
+    assert_type(rx.into_stream(), Stream[int])
+    tx.send("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    bytes_tx, bytes_rx = spsc_buffer(16)
+    await bytes_tx.send(bytearray(b"a"))
+    assert_type(bytes_tx.send_nowait(memoryview(b"a")), int)
+    assert_type([chunk async for chunk in bytes_rx], list[bytes])
+    await bytes_tx.send("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def ready(started: Started[int], word: str) -> None:
@@ -134,6 +215,40 @@ async def contents() -> None:
         assert_type(guard.value, int)
     async with Mutex(dict[str, int]).lock() as guard_of_made:
         assert_type(guard_of_made.value, dict[str, int])
+    with Mutex(0, poison=True).or_raise() as guard_at_once:
+        assert_type(guard_at_once, Guard[int])
+
+
+async def meetings() -> None:
+    lock = RwLock()
+    async with lock.write() as held, lock.read():
+        assert_type(held.downgrade(), None)
+    with lock.write().or_raise() as held_at_once:
+        held_at_once.downgrade()
+    async with Condition() as nothing, Barrier(1) as position:
+        assert_type(nothing, None)
+        assert_type(position, int)
+    assert_type(await Condition().wait_for(lambda: 1), int)
+
+
+async def signals() -> None:
+    cell = OnceCell[int]()
+    assert_type(await cell.get_or_init(lambda: 1), int)
+    assert_type(await cell.get_or_init(lambda: length("a")), int)
+    await cell.get_or_init(lambda: "a")  # type: ignore[arg-type,return-value]  # pyright: ignore[reportArgumentType, reportReturnType]
+    assert_type(cell.blocking_get_or_init(lambda: 1), int)
+    once, cargo, latch = SetOnce[str](), Cargo[str](), Latch()
+    once.set(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type([await once.wait(), once.get(), once.blocking_wait(1)], list[str])
+    assert_type([await cargo, await cargo.wait(), cargo.blocking_wait()], list[str])
+    assert_type([await latch.wait(), await latch.wait_set()], list[bool])
+    assert_type(await Notify().notified(), None)
+    assert_type(FutureState.absorb_lambda(lambda: 1), FutureState[int])
+    assert_type(await FutureState.absorb_awaitable(length("a")), FutureState[int])
+    with FutureState.absorb_context("done") as state:
+        assert_type(state.result, str | None)
+    with FutureState.absorb_context() as empty:
+        assert_type(empty, FutureState[None])
 
 
 async def doubles() -> None:
@@ -144,3 +259,17 @@ async def doubles() -> None:
 
 
 assert_type(run(length("a")), int)
+
+
+async def locks() -> None:
+    keyed: KeyedLock[tuple[str, int]] = KeyedLock()
+    keyed("user")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async with keyed(("user", 1)), NestableLock() as nothing:
+        assert_type(nothing, None)
+    with Lock().or_raise() as taken:
+        assert_type(taken, Lock)
+    semaphore = Semaphore(3)
+    assert_type(await semaphore.acquire_many(2), Literal[True])
+    assert_type(semaphore.tokens(), int)
+    with semaphore.acquire_many(1).or_raise() as some:
+        assert_type(some.need, int)

@@ -14,6 +14,7 @@ from itertools import count
 import pytest
 
 from yamanote.channels import ChannelClosed, ChannelEmpty, ChannelFull, HandleClosed, channel, channel_unbounded
+from yamanote.runtime import park
 from yamanote.testing import explore, explore_cancellations
 
 CAUSE = LookupError("nothing more to do")
@@ -27,12 +28,13 @@ class Cast:
     senders: str
     receivers: str
     bystanders: str = ""
+    overflow: str = "suspend"
     drained: bool = True
     """Whether the judge receives what the others left behind; otherwise the hook gets it."""
     in_order: bool = True
 
     async def __call__(self) -> None:
-        world = World(self.capacity)
+        world = World(self.capacity, self.overflow)
         rx = world.rx.clone() if self.drained else None
         bystanders = [world.start(role, None) for role in self.bystanders.split()]
         receivers = [world.start(role, world.rx.clone()) for role in self.receivers.split()]
@@ -55,10 +57,12 @@ class Cast:
 class World:
     """One channel, what the tasks of a cast do with it, and the account of that."""
 
-    def __init__(self, capacity):
+    def __init__(self, capacity, overflow="suspend"):
         self.undelivered = []
+        self.overflow = overflow
         hook = {"undelivered": self.undelivered.append}
-        self.tx, self.rx = channel_unbounded(**hook) if capacity is None else channel(capacity, **hook)
+        bounded = {"overflow": overflow, **hook}
+        self.tx, self.rx = channel_unbounded(**hook) if capacity is None else channel(capacity, **bounded)
         self.weak = self.tx.downgrade()
         self.tasks = {}
         self.ends = {}
@@ -115,6 +119,22 @@ class World:
         for _ in range(2):
             await self.deliver(tx.send, "sent")
 
+    async def send_or_not(self, tx):
+        for _ in range(3):
+            try:
+                await self.deliver(tx.send, "sent")
+            except ChannelFull:
+                await asyncio.sleep(0)
+
+    async def send_selected(self, tx):
+        """As a select does it that has one branch."""
+
+        async def commit(item):
+            await park(tx.sending(item))
+
+        for _ in range(2):
+            await self.deliver(commit, "sent")
+
     async def slow_send(self, tx):
         for _ in range(2):
             await asyncio.sleep(1)
@@ -154,7 +174,7 @@ class World:
         async def use(item):
             used.send(item)
 
-        used, unused = await tx.reserve_many(2)
+        used, unused = await park(tx.reserving(2))
         with used, unused:
             await asyncio.sleep(0)
             await self.deliver(use, "permitted")
@@ -275,6 +295,7 @@ class World:
             )
             if core.waiters and (first := core.waiters[0]).is_waiting():
                 assert first.operation.need > core.free, "a sender is stuck"
+                assert core.capacity or not any(waiter.is_waiting() for waiter in core.receivers), "two do not meet"
 
     def check_account(self):
         arrived = Counter([*self.received.values(), *self.undelivered])
@@ -295,7 +316,9 @@ class World:
                 numbers = [number for place, number in received if place > calls]
                 allowed = len(self.given_up) - index
                 assert longest_increasing(numbers) >= len(numbers) - allowed, f"out of order: {numbers}"
-            numbers = [number for _, number in received] + [number for sort, number in self.undelivered if sort == kind]
+            numbers = [number for sort, number in self.undelivered if sort == kind]
+            if self.overflow == "suspend":  # otherwise they were dropped while others were received
+                numbers = [number for _, number in received] + numbers
             assert longest_increasing(numbers) >= len(numbers) - len(self.given_up), f"out of order: {numbers}"
 
     def check_that_nothing_is_left(self):
@@ -337,6 +360,19 @@ CASTS = {
     "a sender is closed": Cast(1, "send send_permitted", "receive_late", "close_the_sender"),
     "a receiver is closed": Cast(2, "send_many", "receive receive_once", "close_the_receiver"),
     "receivers are cancelled": Cast(None, "send_and_cancel", "receive receive receive"),
+    "hand to hand": Cast(0, "send send send", "receive receive"),
+    "hand to hand, nobody waits": Cast(0, "try_send send", "try_receive receive"),
+    "hand to hand, in batches": Cast(0, "send_many send", "receive_many receive_many"),
+    "hand to hand, selected": Cast(0, "send_selected send", "receive receive_once"),
+    "hand to hand, receivers leave": Cast(0, "send send", "receive_once receive_once", "watch", drained=False),
+    "hand to hand, shutdown": Cast(0, "send send", "receive receive", "shut watch"),
+    "hand to hand, a sender is closed": Cast(0, "send", "receive_late", "close_the_sender"),
+    "hand to hand, timeouts": Cast(0, "slow_send slow_send", "receive_in_time receive_in_time"),
+    "selected": Cast(2, "send_selected send_selected reserve_two", "receive receive"),
+    "the oldest are dropped": Cast(1, "send send_permitted", "receive receive_once", overflow="drop_oldest"),
+    "the newest are dropped": Cast(2, "send send_many", "receive receive_many", overflow="drop_newest"),
+    "dropped and left": Cast(1, "send send", "receive_once", "watch", overflow="drop_oldest", drained=False),
+    "none are dropped": Cast(1, "send_or_not send_or_not", "receive receive_in_time", overflow="error"),
     "timeouts": Cast(1, "slow_send slow_send", "receive_in_time receive_in_time"),
 }
 
@@ -353,9 +389,9 @@ def test_the_account_comes_out_even_whoever_is_cancelled_whenever(name):
     explore_cancellations(CASTS[name], runs=50)
 
 
-@pytest.mark.parametrize("capacity", [1, None])
+@pytest.mark.parametrize("capacity", [0, 1, None])
 def test_the_account_comes_out_even_when_every_other_operation_lets_others_run_first(capacity, monkeypatch):
-    for module in ("_sender", "_receiver", "_handle"):
+    for module in ("_sender", "_receiver", "_handle", "_rendezvous", "_unbounded"):
         monkeypatch.setattr(f"yamanote.channels.{module}.BUDGET", 1)
     cast = Cast(capacity, "send send_many", "receive receive_many", in_order=False)
     explore(cast, runs=40)

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from yamanote.channels import ChannelClosed, ChannelEmpty, ChannelFull, HandleClosed, channel, channel_unbounded
-from yamanote.runtime import Outcome, TaskWaiter, yield_now
+from yamanote.runtime import Outcome, TaskWaiter, park, yield_now
 from yamanote.testing import step
 
 
@@ -30,8 +30,10 @@ class Refused(Exception):
 class Model:
     """A channel without any concurrency. A call of it is anything with `handle`, `need`, `item` and `answer`."""
 
-    def __init__(self, capacity):
+    def __init__(self, capacity, overflow="suspend"):
         self.capacity = capacity
+        self.overflow = overflow
+        self.dropped = 0
         self.items = []  # with their age: those that come back go where they were
         self.accepted = 0
         self.permits = 0
@@ -45,11 +47,27 @@ class Model:
         self.undelivered = []
 
     def room(self):
+        if self.capacity == 0:
+            return int(bool(self.waiting_receivers) and not self.items)
         return 99 if self.capacity is None else self.capacity - len(self.items) - self.permits
 
     def accept(self, item):
         self.items.append((self.accepted, item))
         self.accepted += 1
+
+    def drop(self, item):
+        self.undelivered.append(item)
+        self.dropped += 1
+
+    def take(self):
+        """The oldest item, or None."""
+        if not self.items and self.capacity == 0 and self.waiting_senders:
+            self.grant(self.waiting_senders.pop(0))
+        if not self.items:
+            return None
+        _, item = self.items.pop(0)
+        self.settle()
+        return item
 
     def settle(self):
         """Serve everybody who can be served, the first ones first."""
@@ -98,6 +116,9 @@ class Model:
             if self.is_refused(call.handle):
                 call.answer = self.refusal(call.handle, *call.refusable)
                 return
+            if self.overflow != "suspend" and call.kind == "send":
+                call.answer = self.send_nowait(call.handle, call.item)
+                return
         queue.append(call)
         self.settle()
 
@@ -105,10 +126,11 @@ class Model:
         """The call goes on. Returns its outcome."""
         if call.kind == "recv_many" and call.answer.error is None:
             batch = [call.answer.unwrap()]
-            if call.handle in self.receivers and not self.waiting_receivers:
-                batch += [item for _, item in self.items[: call.limit - 1]]
-                del self.items[: call.limit - 1]
-                self.settle()
+            while len(batch) < call.limit and call.handle in self.receivers and not self.waiting_receivers:
+                item = self.take()
+                if item is None:
+                    break
+                batch.append(item)
             return Outcome.ok(batch)
         return call.answer
 
@@ -131,18 +153,22 @@ class Model:
     def send_nowait(self, handle, item):
         if self.is_refused(handle):
             return self.refusal(handle, item)
-        if self.waiting_senders or self.room() < 1:
+        if not self.waiting_senders and self.room() >= 1:
+            self.accept(item)
+            self.settle()
+        elif self.overflow == "drop_newest" or (self.overflow == "drop_oldest" and not self.items):
+            self.drop(item)
+        elif self.overflow == "drop_oldest":
+            self.drop(self.items.pop(0)[1])
+            self.accept(item)
+        else:
             return Outcome.failed(Refused(ChannelFull, (item,), None))
-        self.accept(item)
-        self.settle()
         return Outcome.ok(None)
 
     def recv_nowait(self, handle):
         if self.is_refused(handle):
             return self.refusal(handle)
-        if self.items:
-            _, item = self.items.pop(0)
-            self.settle()
+        if (item := self.take()) is not None:
             return Outcome.ok(item)
         if self.closed and not self.permits:
             return self.refusal(handle)
@@ -217,13 +243,19 @@ choices = st.integers(0, 20)
 class ChannelMachine(RuleBasedStateMachine):
     """Does everything to a channel and to its model, and compares."""
 
-    @initialize(capacity=st.sampled_from([1, 2, 3, None]))
-    def make(self, capacity):
+    @initialize(
+        kind=st.sampled_from(
+            [(capacity, "suspend") for capacity in (0, 1, 2, 3, None)]
+            + [(capacity, overflow) for capacity in (1, 2) for overflow in ("drop_oldest", "drop_newest", "error")]
+        )
+    )
+    def make(self, kind):
+        capacity, overflow = kind
         self.loop = asyncio.new_event_loop()
         self.undelivered = []
         hook = {"undelivered": self.undelivered.append}
-        tx, rx = channel_unbounded(**hook) if capacity is None else channel(capacity, **hook)
-        self.model = Model(capacity)
+        tx, rx = channel_unbounded(**hook) if capacity is None else channel(capacity, overflow=overflow, **hook)
+        self.model = Model(capacity, overflow)
         self.weak = tx.downgrade()
         self.senders, self.receivers = [tx], [rx]
         self.model.senders.add(tx)
@@ -286,16 +318,20 @@ class ChannelMachine(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------- senders
 
-    @rule(choice=choices)
-    def send(self, choice):
+    @rule(choice=choices, selected=st.booleans())
+    def send(self, choice, selected):
         tx, item = pick(self.senders, choice), self.item()
-        self.start("send", tx, tx.send(item), need=1, item=item)
+        self.start("send", tx, park(tx.sending(item)) if selected else tx.send(item), need=1, item=item)
 
-    @rule(choice=choices, count=st.integers(1, 3))
-    def reserve(self, choice, count):
+    @precondition(lambda self: self.model.capacity != 0)
+    @rule(choice=choices, count=st.integers(1, 3), selected=st.booleans())
+    def reserve(self, choice, count, selected):
+        async def by_select():
+            return await park(tx.reserving(count))
+
         tx = pick(self.senders, choice)
         count = min(count, self.model.capacity or count)
-        self.start("reserve", tx, tx.reserve_many(count), need=count)
+        self.start("reserve", tx, by_select() if selected else tx.reserve_many(count), need=count)
 
     @rule(choice=choices)
     def send_nowait(self, choice):
@@ -306,8 +342,10 @@ class ChannelMachine(RuleBasedStateMachine):
     def blocking_send(self, choice):
         tx, item = pick(self.senders, choice), self.item()
         expected = self.model.send_nowait(tx, item)
-        compare(attempt(tx.blocking_send, item, timeout=0), timed_out(expected))
+        waits = self.model.overflow == "suspend"
+        compare(attempt(tx.blocking_send, item, timeout=0), timed_out(expected) if waits else expected)
 
+    @precondition(lambda self: self.model.capacity != 0)
     @rule(choice=choices, count=st.integers(1, 3))
     def reserve_nowait(self, choice, count):
         tx = pick(self.senders, choice)
@@ -448,6 +486,7 @@ class ChannelMachine(RuleBasedStateMachine):
         assert (statistics.senders, statistics.receivers) == (len(model.senders), len(model.receivers))
         assert statistics.waiting_senders == len(model.waiting_senders)
         assert statistics.waiting_receivers == len(model.waiting_receivers)
+        assert statistics.dropped == model.dropped
         assert self.undelivered == model.undelivered
         for handle in self.senders + self.receivers:
             assert handle.is_closed == (model.closed or handle not in model.senders | model.receivers)
@@ -507,7 +546,7 @@ def test_a_channel_does_what_its_model_does(pytestconfig):
     run_state_machine_as_test(
         ChannelMachine,
         settings=settings(
-            max_examples=runs or 60,
+            max_examples=runs or 90,
             derandomize=runs is None,
             database=None,
             deadline=None,

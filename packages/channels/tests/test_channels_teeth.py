@@ -9,6 +9,8 @@ import pytest
 
 from yamanote.channels import Receiver, Sender
 from yamanote.channels._handover import ENDED, Handover
+from yamanote.channels._permit import Sending
+from yamanote.channels._rendezvous import RendezvousHandover
 from yamanote.sync import PermitPool
 from yamanote.testing import Counterexample, explore, explore_cancellations, explore_preemptions, replay
 
@@ -51,7 +53,7 @@ def puts_back_and_wakes_nobody(handover, waiter):
 def serves_the_last_receiver_first(handover):
     handover.receivers.reverse()
     try:
-        return serve_receivers(handover)
+        return serve(handover)
     finally:
         handover.receivers.reverse()
 
@@ -59,12 +61,13 @@ def serves_the_last_receiver_first(handover):
 def hands_over_twice(handover):
     if handover.items and len(handover.receivers) > 1 and ENDED not in handover.receivers:
         handover.items.append(handover.items[0])
-    return serve_receivers(handover)
+    return serve(handover)
 
 
 def forgets_the_receivers_at_the_end(handover):
     if not handover.ended and not handover.items and not handover.under_way():
         handover._announce_end()
+    return False
 
 
 def ends_although_permits_are_out(handover):
@@ -88,9 +91,29 @@ def gives_the_room_back_twice(pool, count):
 def serves_the_last_sender_first(pool):
     pool.waiters.reverse()
     try:
-        return serve_pool(pool)
+        return serve_senders(pool)
     finally:
         pool.waiters.reverse()
+
+
+def takes_from_a_sender_though_nobody_waits(handover):
+    return PermitPool.serve_locked(handover) or any(
+        waiter.claim() and waiter.settle(waiter.operation.grant()) is None and handover.waiters.remove(waiter) is None
+        for waiter in handover.waiters.copy()
+        if waiter.is_waiting()
+    )
+
+
+def parks_a_sender_without_looking_for_receivers(handover, waiter, want):
+    PermitPool.enlist(handover, waiter, want)
+
+
+def drops_without_telling(handover, item):
+    handover.dropped += 1
+
+
+def sends_again_when_it_is_taken(sending):
+    sending.sender._items.extend([sending.item, sending.item])
 
 
 def forgets_who_waits_for_the_close(handover, cause=None):
@@ -107,10 +130,10 @@ def numbers_what_goes_out_again_anew(handover, item):
 
 
 take_back = Handover._take_back
-serve_receivers = Handover._serve_receivers
+serve = Handover.serve_locked
 shut = Handover.shut
 delist = PermitPool._delist
-serve_pool = PermitPool.serve_locked
+serve_senders = Handover._serve_senders
 
 TEETH = [
     Tooth(Handover, "_take_back", keeps_what_was_handed_over, explore_cancellations, CASTS["any number"]),
@@ -118,15 +141,31 @@ TEETH = [
     Tooth(Handover, "_put_back", puts_back_at_the_end, explore_cancellations, CASTS["batches without end"]),
     Tooth(Handover, "_put_back", puts_each_before_all_others, explore, CASTS["receivers are cancelled"]),
     Tooth(Handover, "_number_of", numbers_what_goes_out_again_anew, explore, CASTS["receivers are cancelled"]),
-    Tooth(Handover, "_serve_receivers", serves_the_last_receiver_first, explore, CASTS["one place"]),
-    Tooth(Handover, "_serve_receivers", hands_over_twice, explore, CASTS["one place"]),
+    Tooth(Handover, "serve_locked", serves_the_last_receiver_first, explore, CASTS["one place"]),
+    Tooth(Handover, "serve_locked", hands_over_twice, explore, CASTS["one place"]),
     Tooth(Handover, "_conclude", forgets_the_receivers_at_the_end, explore, CASTS["one place"]),
     Tooth(Handover, "under_way", ends_although_permits_are_out, explore, CASTS["shutdown"]),
     Tooth(Handover, "_deliver_nowhere", drops_what_is_left, explore, CASTS["receivers leave"]),
     Tooth(Handover, "shut", forgets_who_waits_for_the_close, explore, CASTS["receivers leave"]),
     Tooth(PermitPool, "_delist", never_gives_the_room_back, explore_cancellations, CASTS["permits"]),
     Tooth(PermitPool, "give_back", gives_the_room_back_twice, explore, CASTS["permits"]),
-    Tooth(PermitPool, "serve_locked", serves_the_last_sender_first, explore, CASTS["one place"]),
+    Tooth(Handover, "_serve_senders", serves_the_last_sender_first, explore, CASTS["one place"]),
+    Tooth(
+        RendezvousHandover,
+        "_serve_senders",
+        takes_from_a_sender_though_nobody_waits,
+        explore,
+        CASTS["hand to hand"],
+    ),
+    Tooth(
+        RendezvousHandover,
+        "enlist",
+        parks_a_sender_without_looking_for_receivers,
+        explore,
+        CASTS["hand to hand, selected"],
+    ),
+    Tooth(Handover, "drop", drops_without_telling, explore, CASTS["the oldest are dropped"]),
+    Tooth(Sending, "grant", sends_again_when_it_is_taken, explore, CASTS["one place"]),
     Tooth(Sender, "_end_calls", leaves_its_parked_calls, explore, CASTS["a sender is closed"]),
     Tooth(Receiver, "_end_calls", leaves_its_parked_calls, explore, CASTS["a receiver is closed"]),
 ]

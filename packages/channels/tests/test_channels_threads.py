@@ -54,7 +54,7 @@ class Crew:
             raise ExceptionGroup("in the crew", self.errors)
 
 
-each_kind = pytest.mark.parametrize("capacity", [1, 3, 100, None], ids="capacity {}".format)
+each_kind = pytest.mark.parametrize("capacity", [0, 1, 3, 100, None], ids="capacity {}".format)
 
 
 def make(capacity, **hook):
@@ -229,7 +229,7 @@ def test_cancelling_receivers_in_full_swing_loses_nothing(capacity):
     assert sorted(received) == list(range(count))
 
 
-@each_kind
+@pytest.mark.parametrize("capacity", [1, 3, 100, None], ids="capacity {}".format)  # at 0, two calls happen as one
 def test_what_threads_and_loops_see_at_once_could_have_happened_one_after_the_other(capacity):
     def work(bench, seed, *, closes):
         chance = random.Random(seed)

@@ -4,6 +4,7 @@ import sys
 import threading
 
 from yamanote.runtime import CriticalSection
+from yamanote.testing import explore_preemptions
 
 
 def test_work_is_done_at_once_when_nobody_is_inside():
@@ -120,3 +121,44 @@ def test_all_work_of_all_threads_is_done_once_and_never_at_the_same_time():
         sys.setswitchinterval(before)
     assert not errors
     assert len(done) == 4 * 500 * 3
+
+
+def test_work_that_fails_hurts_nobody_and_leaves_the_section_open(capsys):
+    section, done = CriticalSection(), []
+
+    def fail():
+        section.run(lambda: done.append("brought from inside"))
+        raise LookupError("from inside")
+
+    section.run(fail)
+    assert "from inside" in capsys.readouterr().err
+    assert done == ["brought from inside"]
+    assert section.try_enter()
+    section.leave()
+
+
+def test_no_preemption_loses_work_or_changes_the_order_of_what_one_thread_brings():
+    def scenario():
+        section, done = CriticalSection(), []
+
+        def several():
+            for number in range(3):
+                section.run(lambda number=number: done.append(number))
+
+        def one():
+            section.run(lambda: done.append("other"))
+
+        def check():
+            assert sorted(done, key=str) == [0, 1, 2, "other"]
+            assert [work for work in done if work != "other"] == [0, 1, 2]
+
+        return several, one, check
+
+    explore_preemptions(scenario, within="yamanote.runtime._critical")
+
+
+def test_work_that_was_brought_before_and_left_for_the_next_to_leave_is_done_first():
+    section, done = CriticalSection(), []
+    section._work.append(lambda: done.append(1))  # its thread found somebody inside, who has left since
+    section.run(lambda: done.append(2))
+    assert done == [1, 2]

@@ -241,7 +241,7 @@ def looks_before_it_enters_itself(self: CancellationToken, waiter: Waiter[Any]) 
 
 def does_not_look_again_for_work(self: CriticalSection) -> None:
     while self._work and self._depth == 1:
-        self._work.popleft()()
+        self._work.pop(0)()
     self._depth -= 1
     self._release()
 

@@ -137,10 +137,18 @@ async def test_what_is_cancelled_itself_is_no_cancellation_of_who_waits() -> Non
 async def test_an_error_that_nobody_asks_for_is_reported_once() -> None:
     reports: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context["exception"]))
+    may_fail = asyncio.Event()
+
+    async def fail() -> None:
+        await may_fail.wait()
+        raise LookupError
+
     with move_on_after(0) as scope:
-        await shield(fail_later())
+        await shield(fail())
     assert scope.cancelled_caught
-    await asyncio.sleep(0.002)
+    may_fail.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
     gc.collect()
     assert [type(error) for error in reports] == [LookupError]
 

@@ -111,6 +111,19 @@ async def test_a_task_that_has_been_cancelled_cannot_be_claimed_any_more() -> No
     assert first.cancelled() and box.returned == []
 
 
+async def test_a_task_that_has_been_cancelled_can_be_handed_nothing() -> None:
+    box = Box()
+    task = start_task(park(box))
+    await yield_now()
+    (waiter,) = box.waiters
+    task.cancel()
+    assert not waiter.hand("item") and not waiter.settled
+    assert Waiter.claim(waiter), "it was claimed, though nothing was handed over"
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert box.returned == []
+
+
 def test_a_task_on_a_closed_loop_cannot_be_claimed() -> None:
     box = Box()
     loop = asyncio.new_event_loop()

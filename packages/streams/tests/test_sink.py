@@ -171,3 +171,35 @@ async def test_a_sink_of_a_sender_brings_back_what_is_refused() -> None:
         with pytest.raises(ChannelClosed) as caught:
             await sink.feed("a")
         assert caught.value.refused == ("a",)
+
+
+async def test_a_sink_takes_any_sender_and_one_whose_send_is_plain_lets_others_run_once_in_a_while() -> None:
+    class Waits:
+        def __init__(self) -> None:
+            self.sent: list[object] = []
+
+        async def send(self, item: object) -> None:
+            await asyncio.sleep(0)
+            self.sent.append(item)
+
+        def close(self) -> None:
+            self.sent.append("close")
+
+    class Plain(Waits):
+        def send(self, item: object) -> None:  # type: ignore[override]
+            self.sent.append(item)
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    for sender in (Waits(), Plain()):
+        turns = 0
+        task = asyncio.create_task(other())
+        async with SenderSink(sender) as sink:
+            await sink.send_all(range(1000))
+        task.cancel()
+        assert sender.sent == [*range(1000), "close"]
+        assert turns > 2

@@ -186,7 +186,7 @@ class SemaphoreMachine(Machine):
 
     @invariant()
     def it_says_what_the_model_says(self):
-        assert self.subject.value == self.free
+        assert self.subject.tokens() == self.free
         assert self.subject.statistics().waiting == len(self.queue)
         assert self.subject.is_closed is self.closed
         assert self.subject.locked() is bool(self.closed or self.queue or not self.free)

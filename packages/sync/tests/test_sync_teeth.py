@@ -170,15 +170,14 @@ def counts_then_takes(self, count):
 
 
 def says_what_was_before(self, value):
-    changed = self._cell.value is not value
-    self._cell.set(value)
+    changed = self.state[0] is not value
+    self.set(value)
     return changed
 
 
 def changes_outside_of_the_lock(self, value):
-    replaced = self.value
-    self.value = value
-    self.version += 1
+    replaced, version = self.state
+    self.state = (value, version + 1)
     self._wake_locked()
     return replaced
 
@@ -198,7 +197,7 @@ def looks_outside_of_the_lock(self, waiter, predicate):
         (PermitPool, "give_back", looks_before_it_gives_back, race(0, (), "park", "release")),
         (PermitPool, "try_take", tries_without_looking_who_came, race(2, (), "try_two", "take_and_park")),
         (PermitPool, "take", counts_then_takes, race(2, (), "take", "try_two")),
-        (Event, "_change", says_what_was_before, calls_of_an_event(False, "set", "set")),
+        (VersionedCell, "change", says_what_was_before, calls_of_an_event(False, "set", "set")),
         (VersionedCell, "set", changes_outside_of_the_lock, changes_of_a_cell("one", "two")),
         (VersionedCell, "_register", looks_outside_of_the_lock, changes_of_a_cell("two", "wait")),
     ],

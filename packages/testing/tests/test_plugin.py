@@ -44,7 +44,9 @@ def run_tests(tmp_path: Path) -> RunTests:
     def run(source: str, *options: str, settings: str = "asyncio_mode = auto") -> Run:
         (tmp_path / "pytest.ini").write_text(f"{SETTINGS}{settings}\n", "utf-8")
         (tmp_path / "test_it.py").write_text(dedent(source), "utf-8")
-        return Run(tmp_path, "-vv", *options)
+        # Its plugin imports all of Hypothesis, which takes longer than all the rest of such a run.
+        without = () if "hypothesis" in source else ("-p", "no:hypothesispytest")
+        return Run(tmp_path, "-vv", *without, *options)
 
     return run
 

@@ -23,19 +23,35 @@ if TYPE_CHECKING:
     from . import sync as sync
     from . import threads as threads
     from . import time as time
+    from .channels import BroadcastReceiver as BroadcastReceiver
+    from .channels import BroadcastSender as BroadcastSender
+    from .channels import BroadcastStatistics as BroadcastStatistics
+    from .channels import BytesReceiver as BytesReceiver
+    from .channels import BytesSender as BytesSender
     from .channels import ChannelClosed as ChannelClosed
     from .channels import ChannelEmpty as ChannelEmpty
     from .channels import ChannelError as ChannelError
     from .channels import ChannelFull as ChannelFull
     from .channels import ChannelStatistics as ChannelStatistics
     from .channels import HandleClosed as HandleClosed
+    from .channels import IncompleteRead as IncompleteRead
+    from .channels import Lagged as Lagged
+    from .channels import OneshotReceiver as OneshotReceiver
+    from .channels import OneshotSender as OneshotSender
     from .channels import Permit as Permit
     from .channels import Receiver as Receiver
     from .channels import Sender as Sender
     from .channels import UnboundedSender as UnboundedSender
+    from .channels import WatchReceiver as WatchReceiver
+    from .channels import WatchSender as WatchSender
     from .channels import WeakSender as WeakSender
+    from .channels import broadcast as broadcast
     from .channels import channel as channel
     from .channels import channel_unbounded as channel_unbounded
+    from .channels import oneshot_channel as oneshot_channel
+    from .channels import spsc_buffer as spsc_buffer
+    from .channels import unbounded as unbounded
+    from .channels import watch as watch
     from .futures import CompletionQueue as CompletionQueue
     from .futures import TaskSet as TaskSet
     from .futures import failed_branch as failed_branch
@@ -160,17 +176,44 @@ if TYPE_CHECKING:
     from .streams import async_stream as async_stream
     from .streams import iter as iter
     from .sync import Acquire as Acquire
+    from .sync import AlreadySet as AlreadySet
+    from .sync import Barrier as Barrier
+    from .sync import BoundedSemaphore as BoundedSemaphore
+    from .sync import BrokenBarrier as BrokenBarrier
+    from .sync import Button as Button
+    from .sync import Cargo as Cargo
+    from .sync import Condition as Condition
+    from .sync import ConditionStatistics as ConditionStatistics
     from .sync import Event as Event
+    from .sync import FutureState as FutureState
     from .sync import Guard as Guard
+    from .sync import Held as Held
+    from .sync import KeyLock as KeyLock
+    from .sync import KeyedLock as KeyedLock
+    from .sync import KeyedLockStatistics as KeyedLockStatistics
+    from .sync import Latch as Latch
     from .sync import Lock as Lock
     from .sync import LockStatistics as LockStatistics
+    from .sync import Locking as Locking
     from .sync import Mutex as Mutex
+    from .sync import MutexPoisoned as MutexPoisoned
+    from .sync import NestableLock as NestableLock
+    from .sync import Notified as Notified
+    from .sync import Notify as Notify
+    from .sync import OnceCell as OnceCell
     from .sync import PermitPool as PermitPool
+    from .sync import ReadLock as ReadLock
+    from .sync import RwLock as RwLock
+    from .sync import RwLockStatistics as RwLockStatistics
     from .sync import Semaphore as Semaphore
     from .sync import SemaphoreClosed as SemaphoreClosed
+    from .sync import SetOnce as SetOnce
     from .sync import VersionedCell as VersionedCell
+    from .sync import WaitStatistics as WaitStatistics
     from .sync import Want as Want
     from .sync import When as When
+    from .sync import WouldBlock as WouldBlock
+    from .sync import WriteLock as WriteLock
     from .threads import from_thread as from_thread
     from .threads import run_in_thread_loop as run_in_thread_loop
     from .threads import to_thread as to_thread
@@ -202,15 +245,26 @@ _AREAS = {
 # Where each name lives.
 _AREA_OF = {
     "Acquire": "sync",
+    "AlreadySet": "sync",
     "AsyncContextGroup": "runtime",
     "AsyncDefer": "runtime",
     "BUDGET": "runtime",
+    "Barrier": "sync",
     "BlockingPool": "runtime",
     "BlockingPoolStatistics": "runtime",
+    "BoundedSemaphore": "sync",
+    "BroadcastReceiver": "channels",
+    "BroadcastSender": "channels",
+    "BroadcastStatistics": "channels",
+    "BrokenBarrier": "sync",
+    "Button": "sync",
+    "BytesReceiver": "channels",
+    "BytesSender": "channels",
     "CallSite": "runtime",
     "CancelScope": "runtime",
     "CancellationToken": "runtime",
     "CancellationTokenGuard": "runtime",
+    "Cargo": "sync",
     "ChannelClosed": "channels",
     "ChannelEmpty": "channels",
     "ChannelError": "channels",
@@ -218,6 +272,8 @@ _AREA_OF = {
     "ChannelStatistics": "channels",
     "Clock": "runtime",
     "CompletionQueue": "futures",
+    "Condition": "sync",
+    "ConditionStatistics": "sync",
     "CoroState": "runtime",
     "CriticalSection": "runtime",
     "DeadlockError": "time",
@@ -225,28 +281,47 @@ _AREA_OF = {
     "Event": "sync",
     "EventLoop": "runtime",
     "FileSink": "sinks",
+    "FutureState": "sync",
     "GuaranteedTask": "runtime",
     "Guard": "sync",
     "Handle": "runtime",
     "HandleClosed": "channels",
+    "Held": "sync",
+    "IncompleteRead": "channels",
     "Instant": "time",
     "Interval": "time",
     "JoinError": "runtime",
     "JoinHandle": "runtime",
     "JoinMap": "runtime",
     "JoinSet": "runtime",
+    "KeyLock": "sync",
+    "KeyedLock": "sync",
+    "KeyedLockStatistics": "sync",
+    "Lagged": "channels",
+    "Latch": "sync",
     "Lock": "sync",
     "LockStatistics": "sync",
+    "Locking": "sync",
     "LoopStatistics": "runtime",
     "MissedTickBehavior": "time",
     "Mutex": "sync",
+    "MutexPoisoned": "sync",
+    "NestableLock": "sync",
+    "Notified": "sync",
+    "Notify": "sync",
+    "OnceCell": "sync",
+    "OneshotReceiver": "channels",
+    "OneshotSender": "channels",
     "Outcome": "runtime",
     "Permit": "channels",
     "PermitPool": "sync",
     "PersistentTaskGroup": "runtime",
+    "ReadLock": "sync",
     "Receiver": "channels",
     "Runtime": "runtime",
     "RuntimeMetrics": "runtime",
+    "RwLock": "sync",
+    "RwLockStatistics": "sync",
     "SchedulingEventLoopPolicy": "runtime",
     "SchedulingMixin": "runtime",
     "SchedulingProactorEventLoop": "runtime",
@@ -257,6 +332,7 @@ _AREA_OF = {
     "Sender": "channels",
     "SenderSink": "sinks",
     "Server": "server",
+    "SetOnce": "sync",
     "SignalListener": "runtime",
     "SignalScope": "runtime",
     "Sink": "sinks",
@@ -274,10 +350,15 @@ _AREA_OF = {
     "UnboundedSender": "channels",
     "VersionedCell": "sync",
     "VirtualClock": "time",
+    "WaitStatistics": "sync",
     "Waiter": "runtime",
     "Want": "sync",
+    "WatchReceiver": "channels",
+    "WatchSender": "channels",
     "WeakSender": "channels",
     "When": "sync",
+    "WouldBlock": "sync",
+    "WriteLock": "sync",
     "aclosing": "runtime",
     "actxgroup": "runtime",
     "actxmgr": "runtime",
@@ -287,6 +368,7 @@ _AREA_OF = {
     "async_eager": "runtime",
     "async_stream": "streams",
     "blocked_tasks": "runtime",
+    "broadcast": "channels",
     "busy_calls": "runtime",
     "call_site": "runtime",
     "cancel_and_wait": "runtime",
@@ -329,6 +411,7 @@ _AREA_OF = {
     "map_blocking": "runtime",
     "metrics": "runtime",
     "move_on_after": "runtime",
+    "oneshot_channel": "channels",
     "park": "runtime",
     "park_thread": "runtime",
     "prime": "runtime",
@@ -352,6 +435,7 @@ _AREA_OF = {
     "sleep_until": "time",
     "spawn": "runtime",
     "spawn_blocking": "runtime",
+    "spsc_buffer": "channels",
     "start_task": "runtime",
     "suppress": "runtime",
     "task_reinsert": "runtime",
@@ -360,24 +444,37 @@ _AREA_OF = {
     "timeout_at": "time",
     "to_thread": "threads",
     "try_join": "futures",
+    "unbounded": "channels",
     "use_scope": "runtime",
     "volatile_task_group": "runtime",
     "wait_for_signal": "runtime",
+    "watch": "channels",
     "yield_now": "runtime",
 }
 
 # Without the areas and without the names of builtins: `import *` takes neither `time` nor `map` from anybody.
 __all__ = [
     "Acquire",
+    "AlreadySet",
     "AsyncContextGroup",
     "AsyncDefer",
     "BUDGET",
+    "Barrier",
     "BlockingPool",
     "BlockingPoolStatistics",
+    "BoundedSemaphore",
+    "BroadcastReceiver",
+    "BroadcastSender",
+    "BroadcastStatistics",
+    "BrokenBarrier",
+    "Button",
+    "BytesReceiver",
+    "BytesSender",
     "CallSite",
     "CancelScope",
     "CancellationToken",
     "CancellationTokenGuard",
+    "Cargo",
     "ChannelClosed",
     "ChannelEmpty",
     "ChannelError",
@@ -385,6 +482,8 @@ __all__ = [
     "ChannelStatistics",
     "Clock",
     "CompletionQueue",
+    "Condition",
+    "ConditionStatistics",
     "CoroState",
     "CriticalSection",
     "DeadlockError",
@@ -392,28 +491,47 @@ __all__ = [
     "Event",
     "EventLoop",
     "FileSink",
+    "FutureState",
     "GuaranteedTask",
     "Guard",
     "Handle",
     "HandleClosed",
+    "Held",
+    "IncompleteRead",
     "Instant",
     "Interval",
     "JoinError",
     "JoinHandle",
     "JoinMap",
     "JoinSet",
+    "KeyLock",
+    "KeyedLock",
+    "KeyedLockStatistics",
+    "Lagged",
+    "Latch",
     "Lock",
     "LockStatistics",
+    "Locking",
     "LoopStatistics",
     "MissedTickBehavior",
     "Mutex",
+    "MutexPoisoned",
+    "NestableLock",
+    "Notified",
+    "Notify",
+    "OnceCell",
+    "OneshotReceiver",
+    "OneshotSender",
     "Outcome",
     "Permit",
     "PermitPool",
     "PersistentTaskGroup",
+    "ReadLock",
     "Receiver",
     "Runtime",
     "RuntimeMetrics",
+    "RwLock",
+    "RwLockStatistics",
     "SchedulingEventLoopPolicy",
     "SchedulingMixin",
     "SchedulingProactorEventLoop",
@@ -424,6 +542,7 @@ __all__ = [
     "Sender",
     "SenderSink",
     "Server",
+    "SetOnce",
     "SignalListener",
     "SignalScope",
     "Sink",
@@ -441,10 +560,15 @@ __all__ = [
     "UnboundedSender",
     "VersionedCell",
     "VirtualClock",
+    "WaitStatistics",
     "Waiter",
     "Want",
+    "WatchReceiver",
+    "WatchSender",
     "WeakSender",
     "When",
+    "WouldBlock",
+    "WriteLock",
     "aclosing",
     "actxgroup",
     "actxmgr",
@@ -453,6 +577,7 @@ __all__ = [
     "async_eager",
     "async_stream",
     "blocked_tasks",
+    "broadcast",
     "busy_calls",
     "call_site",
     "cancel_and_wait",
@@ -493,6 +618,7 @@ __all__ = [
     "map_blocking",
     "metrics",
     "move_on_after",
+    "oneshot_channel",
     "park",
     "park_thread",
     "prime",
@@ -516,6 +642,7 @@ __all__ = [
     "sleep_until",
     "spawn",
     "spawn_blocking",
+    "spsc_buffer",
     "start_task",
     "suppress",
     "task_reinsert",
@@ -524,9 +651,11 @@ __all__ = [
     "timeout_at",
     "to_thread",
     "try_join",
+    "unbounded",
     "use_scope",
     "volatile_task_group",
     "wait_for_signal",
+    "watch",
     "yield_now",
 ]
 

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, Self, TypeVar, final
 
 from yamanote.channels._end import End
 from yamanote.channels._errors import ChannelClosed, HandleClosed
@@ -41,6 +41,8 @@ class ChannelStatistics:
     """Parked `send` and `reserve` calls."""
     waiting_receivers: int
     """Parked `recv` calls."""
+    dropped: int
+    """Items that the overflow policy has given to the undelivered hook."""
 
 
 class Handle(End, Generic[T]):
@@ -84,6 +86,7 @@ class Handle(End, Generic[T]):
             receivers=core.receiver_handles,
             waiting_senders=core.parked,
             waiting_receivers=core.parked_receivers,
+            dropped=core.dropped,
         )
 
     async def closed(self) -> None:
@@ -106,6 +109,16 @@ class Handle(End, Generic[T]):
         require_error(cause)
         core = self._core
         core.section.do(partial(core.shut, cause))
+
+    @abstractmethod
+    def clone(self) -> Self:
+        """Another handle of the same end, to be closed on its own. Raises HandleClosed when this one is closed."""
+
+    def _moved(self) -> Self:
+        """Another handle in place of this one, which is closed: for what owns it from now on."""
+        moved = self.clone()
+        self.close()
+        return moved
 
     def _drop(self) -> None:
         self._core.section.run(self._forgotten())
@@ -152,9 +165,9 @@ def require_error(cause: BaseException | None) -> None:
         raise TypeError(f"cause must be an exception or None, not {cause!r}")
 
 
-def require_count(name: str, count: int) -> None:
+def require_count(name: str, count: int, least: int = 1) -> None:
     """Refuse what is no number of items."""
     if isinstance(count, bool) or not isinstance(count, int):
         raise TypeError(f"{name} must be a whole number, not {count!r}")
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, not {count}")
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, not {count}")

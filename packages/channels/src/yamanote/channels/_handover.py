@@ -6,13 +6,18 @@ parked senders. Each is served oldest first, and nobody takes what somebody else
 A channel is a permit pool with a buffer behind it: its permits are the room for items, its parked parties are the
 senders. The ordinary path takes no lock here either. A sender takes a token, appends its item, *then* looks for
 parked receivers; a receiver parks, *then* looks again for items. So of two that race at least one sees both sides,
-and that one calls `serve`, which takes the lock and matches them. A receiver that makes room moves the items of
-parked senders into the buffer itself and goes on, so that one loop turn moves a whole buffer.
+and that one takes the lock and matches them. A receiver that makes room moves the items of parked senders into the
+buffer itself and goes on, so that one loop turn moves a whole buffer.
+
+That "at least one sees both" needs more than atomic operations: on a free-threaded build, to look whether a deque is
+empty is a plain read, which the processor may do before the append in front of it is visible. So of the two the rare
+one looks under the lock that every deque has (`is_empty`). If its look comes before the append of the other, then its
+own append does all the more, and the other sees that; if not, it sees the append itself.
 
 Two marks let the ordinary path notice rare states without a check of their own: a closed pool always has "parked"
 parties, so that every sender, and every receiver that makes room, comes to `serve`; and `receivers` begins with
 `ENDED` once the end has been announced, so that a sender that was under way all the while comes back for its item
-(`fetch_late`).
+(`offer`). A sender looks for the first mark when it has its token: from then on the end waits for it.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from yamanote.channels._errors import ChannelClosed
 from yamanote.runtime import Waiter
 from yamanote.sync import PermitPool
 
-__all__ = ["Handover", "UnboundedHandover", "discard"]
+__all__ = ["ENDED", "Handover", "discard", "is_empty"]
 
 T = TypeVar("T")
 
@@ -54,6 +59,7 @@ class Handover(PermitPool, Generic[T]):
 
     __slots__ = (
         "cause",
+        "dropped",
         "ended",
         "handed",
         "items",
@@ -70,7 +76,7 @@ class Handover(PermitPool, Generic[T]):
     """The buffer."""
     receivers: deque[Waiter[T]]
     """Parked receivers, oldest first."""
-    watchers: deque[Waiter[None]]
+    watchers: list[Waiter[None]]
     """Who waits until the channel is closed."""
     sender_handles: int
     receiver_handles: int
@@ -82,6 +88,8 @@ class Handover(PermitPool, Generic[T]):
     """How many items were handed to parked receivers."""
     returned: list[tuple[int, int]]
     """Those of them that came back and may still be at the front, oldest first: number and identity."""
+    dropped: int
+    """How many items had to make room for others, or found none."""
     late: list[T]
     """Items that came after the end, for their senders to fetch."""
     undelivered: Callable[[T], object] | None
@@ -90,11 +98,12 @@ class Handover(PermitPool, Generic[T]):
         super().__init__(capacity)
         self.items = deque()
         self.receivers = deque()
-        self.watchers = deque()
+        self.watchers = []
         self.sender_handles = 0
         self.receiver_handles = 0
         self.ended = False
         self.cause = None
+        self.dropped = 0
         self.handed = 0
         self.returned = []
         self.late = []
@@ -110,46 +119,45 @@ class Handover(PermitPool, Generic[T]):
         return sum(waiter is not ENDED for waiter in self.receivers.copy())
 
     def under_way(self) -> bool:
-        """Whether somebody holds room: a permit, or a send that another thread has half done."""
+        """Whether somebody holds room: a permit, or a call that another thread has half done."""
+        is_empty(self.tokens)  # for its order: who gives room back, or takes it, looks then whether this was closed
         return self.free != self.total
-
-    def permit_used(self) -> None:
-        """A permit has become an item, with which its token stays."""
 
     # ---------------------------------------------------------------- matching
 
     def serve_locked(self) -> bool:
         """Match what can be matched, on both sides."""
-        served = False
-        if self.receivers:
-            served = self._serve_receivers()
-        while self.waiters and PermitPool.serve_locked(self):
-            served = True
-            if not self.receivers or not self._serve_receivers():
-                break
-        if self.closed:
-            self._conclude()
-        return served
-
-    def _serve_receivers(self) -> bool:
         items, receivers = self.items, self.receivers
         served = False
-        while receivers and not self.ended:
-            try:
-                item = items.popleft()
-            except IndexError:
-                break
-            while receivers:
-                waiter = receivers.popleft()
-                if waiter.hand(item):
+        while True:
+            while items and receivers and not self.ended:
+                try:
+                    item = items.popleft()
+                except IndexError:  # another thread was faster
+                    break
+                # Who is handed it stays in the queue meanwhile: a newcomer that found nobody there would get in front.
+                while not (waiter := receivers[0]).hand(item):
+                    if len(receivers) == 1:
+                        items.appendleft(item)
+                        receivers.popleft()
+                        break
+                    receivers.popleft()
+                else:
+                    receivers.popleft()
                     self.handed += 1
                     waiter.operation = self._number_of(item) if self.returned else self.handed
                     self.tokens.append(None)
                     served = True
-                    break
-            else:
-                items.appendleft(item)
-        return served
+            if not self.waiters:
+                return served
+            if self._serve_senders():
+                served = True
+                if receivers:
+                    continue
+            if not self.closed or not self._conclude():
+                return served
+
+    _serve_senders = PermitPool.serve_locked
 
     def give_up_item(self, waiter: Waiter[T]) -> None:
         """Withdraw a receiver. An item that it was handed is the oldest one again, and the next receiver's."""
@@ -196,16 +204,20 @@ class Handover(PermitPool, Generic[T]):
                 return number
         return self.handed
 
-    def fetch_late(self, item: T) -> None:
+    def offer(self, item: T) -> None:
         """For a sender that finds somebody in `receivers` behind its item: wake them, or learn of the end.
 
         Raises ChannelClosed, with the item, when nobody will receive it. An item that is not there any more was
         received, or given to the hook.
         """
-        self.serve()
-        if not self.ended:
-            return
+        self.section.run(self.serve_locked)
+        if self.ended:
+            self._fetch_late(item)
+
+    def _fetch_late(self, item: T) -> None:
         with self.section:
+            if not self.ended:
+                return
             # Nobody receives past the end: what is in `items` now belongs to senders who will all come here.
             self._empty_into(self.late)
             for index, late in enumerate(self.late):
@@ -254,13 +266,14 @@ class Handover(PermitPool, Generic[T]):
             if left:
                 self._deliver_nowhere(left)
 
-    def _conclude(self) -> None:
-        """The channel is closed: announce the end when nothing more can come."""
-        if not self.ended and not self.items and not self.under_way():
+    def _conclude(self) -> bool:
+        """The channel is closed: announce the end when nothing more can come. True if something came after all."""
+        # A receiver takes its item and then gives the room back: it has either done both, or comes here itself.
+        if not self.ended and is_empty(self.items) and not self.under_way():
             self._announce_end()
-            if self.items:  # an unbounded send was under way, and may have looked for parked receivers too early
+            if not is_empty(self.items):  # an unbounded send was under way, and had perhaps looked for parked receivers
                 self._retract_end()
-                self._serve_receivers()
+                return True
         if self.ended:
             # The mark stays in place meanwhile: a sender that is under way must not find the queue empty.
             for receiver in self.receivers.copy():
@@ -268,6 +281,7 @@ class Handover(PermitPool, Generic[T]):
                     discard(self.receivers, receiver)
                     if receiver.claim():
                         receiver.fail(self.refusal())
+        return False
 
     def _announce_end(self) -> None:
         self.ended = True
@@ -287,6 +301,11 @@ class Handover(PermitPool, Generic[T]):
             except IndexError:
                 return
 
+    def drop(self, item: T) -> None:
+        """`item` has made room for another one, or has found none. Under the lock."""
+        self.dropped += 1
+        self._deliver_nowhere([item])
+
     def _deliver_nowhere(self, items: list[T]) -> None:
         """Nobody can receive `items` any more: tell the hook, or at least let go of them outside of the lock."""
         if self.undelivered is None:
@@ -295,41 +314,13 @@ class Handover(PermitPool, Generic[T]):
             self.section.afterwards.extend(partial(self.undelivered, item) for item in items)
 
 
-class UnboundedHandover(Handover[T]):
-    """The state of one unbounded channel: there is always room, and only permits are counted."""
-
-    __slots__ = ("_permits",)
-
-    def __init__(self, undelivered: Callable[[T], object] | None) -> None:
-        super().__init__(0, undelivered)
-        self.tokens = deque(maxlen=0)  # receivers bring back tokens that nobody took
-        self._permits = 0
-
-    @property
-    def capacity(self) -> None:
-        return None
-
-    def under_way(self) -> bool:
-        return self._permits > 0
-
-    def take(self, count: int) -> bool:
-        self._permits += count
-        return True
-
-    def give_back(self, count: int) -> None:
-        self.section.do(partial(self.give_back_locked, count))
-
-    def give_back_locked(self, count: int) -> None:
-        self._permits -= count
-        self.serve_locked()
-
-    def permit_used(self) -> None:
-        self.give_back(1)
-
-    def forget(self, count: int) -> None: ...
+def is_empty(queue: deque[Any]) -> bool:
+    """Whether there is nothing in `queue`, for who has just changed something else: see the top of this file."""
+    queue.rotate(0)  # under the lock of the deque, and nothing else
+    return not queue
 
 
-def discard(queue: deque[Any], entry: object) -> None:
+def discard(queue: deque[Any] | list[Any], entry: object) -> None:
     """Take `entry` out of `queue`, if it is still there."""
     try:
         queue.remove(entry)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import repeat, starmap
-from typing import TYPE_CHECKING, Self, TypeVar, final
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from yamanote.channels._errors import ChannelClosed, ChannelEmpty, HandleClosed
 from yamanote.channels._handle import SHUT, Handle, require_count
-from yamanote.channels._handover import Handover, discard
+from yamanote.channels._handover import Handover, discard, is_empty
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ __all__ = ["Receiver"]
 T = TypeVar("T")
 
 
-@final
 class Receiver(Handle[T]):
     """The receiving end of a channel: `recv`, `async for`, `for` in a thread. Clonable; each item goes to one receiver.
 
@@ -28,16 +27,14 @@ class Receiver(Handle[T]):
     ResourceWarning.
     """
 
-    __slots__ = ("_give", "_items", "_receivers", "_senders", "_take")
+    __slots__ = ("_items", "_receivers", "_senders", "_tokens")
 
     def __init__(self, core: Handover[T]) -> None:
         super().__init__(core)
         self._items = core.items
+        self._tokens = core.tokens
         self._senders = core.waiters
         self._receivers = core.receivers
-        # Bound once: looking these up is a good part of what a receive costs.
-        self._take = core.items.popleft
-        self._give = core.tokens.append
         with core.section:
             core.receiver_handles += 1
 
@@ -48,14 +45,15 @@ class Receiver(Handle[T]):
         Cancel safe: an item that had been handed to a cancelled call is the oldest one again. When it was the last one,
         others may have been told the end meanwhile; then it waits for the next receive, or for the undelivered hook.
         """
-        if (left := self._left) and not self._receivers:
+        # To look at `_items` is for speed: an exception costs more than many looks.
+        if (left := self._left) and self._items and not self._receivers:
             try:
-                item = self._take()
+                item = self._items.popleft()
             except IndexError:
-                pass  # empty
+                pass  # another thread was faster
             else:
                 self._left = left - 1
-                self._give(None)
+                self._tokens.append(None)
                 if self._senders:
                     self._core.serve()
                 return item
@@ -75,11 +73,11 @@ class Receiver(Handle[T]):
         """
         if not self._receivers:
             try:
-                item = self._take()
+                item = self._items.popleft()
             except IndexError:
                 pass
             else:
-                self._give(None)
+                self._tokens.append(None)
                 if self._senders:
                     self._core.serve()
                 return item
@@ -96,17 +94,38 @@ class Receiver(Handle[T]):
         and cancel safety as `recv`.
         """
         require_count("limit", limit)
-        batch = [await self.recv()]
-        if not self._receivers:
-            available = min(limit - 1, len(self._items))
+        batch: list[T] = []
+        if left := self._left:
+            self._left = left - 1
+            self._take_many(batch, limit)
+        if not batch:
+            batch.append(await self.recv())
+            self._take_many(batch, limit)
+        return batch
+
+    def blocking_recv_many(self, limit: int, timeout: float | None = None) -> list[T]:
+        """`recv_many`, for plain threads: blocks for at most `timeout` seconds, until there is a first item.
+
+        Raises TimeoutError when nothing came all the while, ChannelClosed and ValueError as `recv_many` does, and
+        RuntimeError in a thread that runs an event loop.
+        """
+        require_count("limit", limit)
+        batch = [self.blocking_recv(timeout)]
+        self._take_many(batch, limit)
+        return batch
+
+    def _take_many(self, batch: list[T], limit: int) -> None:
+        """Fill `batch` up with what is there and nobody else waits for."""
+        while (wanted := min(limit - len(batch), len(self._items))) and not self._receivers:
+            before = len(batch)
             try:
-                batch.extend(starmap(self._take, repeat((), available)))
+                batch.extend(starmap(self._items.popleft, repeat((), wanted)))
             except IndexError:
                 pass  # another thread took the rest; what came before is in the batch
-            self._core.tokens.extend(repeat(None, len(batch) - 1))
-            if self._senders:
-                self._core.serve()
-        return batch
+            self._tokens.extend(repeat(None, len(batch) - before))
+            if not self._senders:
+                return
+            self._core.serve()  # and take what those bring who had waited for room
 
     def blocking_recv(self, timeout: float | None = None) -> T:
         """`recv`, for plain threads: blocks for at most `timeout` seconds.
@@ -128,6 +147,17 @@ class Receiver(Handle[T]):
         return self
 
     async def __anext__(self) -> T:
+        if (left := self._left) and self._items and not self._receivers:  # as `recv`, without the call
+            try:
+                item = self._items.popleft()
+            except IndexError:
+                pass
+            else:
+                self._left = left - 1
+                self._tokens.append(None)
+                if self._senders:
+                    self._core.serve()
+                return item
         try:
             return await self.recv()
         except HandleClosed:
@@ -161,18 +191,18 @@ class Receiver(Handle[T]):
         core.receivers.append(waiter)
         if self._closed:  # by another thread, which may have looked too early
             core.section.do(self._end_calls)
-        elif self._items or self._senders:
+        elif not is_empty(self._items) or self._senders:
             core.serve()
 
     def withdraw(self, waiter: Waiter[T]) -> None:
         """Forget `waiter`; an item that it was handed is the oldest one again."""
         self._core.give_up_item(waiter)
 
-    def clone(self) -> Receiver[T]:
+    def clone(self) -> Self:
         """Another receiver of the same channel, to be closed on its own. Raises HandleClosed if this one is closed."""
         if self._closed:
             raise self._refusal()
-        return Receiver(self._core)
+        return type(self)(self._core)
 
     def close(self) -> None:
         """Close this handle; with the last one, the channel.
@@ -200,9 +230,12 @@ class Receiver(Handle[T]):
         return self._core.drop_receiver
 
     def into_stream(self) -> Stream[T]:
-        """This receiver as a stream, which owns it from now on. Needs the distribution `yamanote-streams`."""
+        """A stream in place of this receiver, which is closed: what was its part in the channel is the stream's now.
+
+        Raises HandleClosed when it was closed before. Needs the distribution `yamanote-streams`.
+        """
         try:
             from yamanote import streams
         except ImportError as error:
             raise ImportError("into_stream() needs the distribution yamanote-streams") from error
-        return streams.iter(self)
+        return streams.iter(self._moved())

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
 from yamanote.channels._errors import ChannelClosed, ChannelFull
 from yamanote.channels._handle import SHUT, Handle, require_count, require_error
 from yamanote.channels._handover import Handover, discard
-from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
+from yamanote.channels._permit import Permit, Reservation, Sending, WaitingForRoom
+from yamanote.runtime import BUDGET, Selectable, park, park_thread, refuse_loop_thread, yield_now
 
 if TYPE_CHECKING:
     from yamanote.sinks import Sink
 
-__all__ = ["Permit", "Sender", "UnboundedSender", "WeakSender"]
+__all__ = ["SendOnly", "Sender", "WeakSender"]
 
 T = TypeVar("T")
 
@@ -28,15 +27,17 @@ class Sender(Handle[T]):
     sender is closed and the channel is empty. A sender that is merely dropped is closed with a ResourceWarning.
     """
 
-    __slots__ = ("_append", "_receivers", "_senders", "_take")
+    __slots__ = ("_items", "_receivers", "_senders", "_tokens")
+
+    _counts_permits = False
+    """Whether a permit that is used must be told to the channel, because no token stays with its item."""
 
     def __init__(self, core: Handover[T]) -> None:
         super().__init__(core)
+        self._items = core.items
+        self._tokens = core.tokens
         self._senders = core.waiters
         self._receivers = core.receivers
-        # Bound once: looking these up is a good part of what a send costs.
-        self._append = core.items.append
-        self._take = core.tokens.pop
         with core.section:
             core.sender_handles += 1
 
@@ -48,23 +49,26 @@ class Sender(Handle[T]):
         arrives in the very turn in which room had been made, the item may have been accepted already; where you must
         know, `reserve` first.
         """
-        if (left := self._left) and not self._senders:
+        # To look at `_tokens` is for speed: an exception costs more than many looks.
+        if (left := self._left) and self._tokens:
             try:
-                self._take()
+                self._tokens.pop()
             except IndexError:
-                pass  # full
+                pass  # another thread was faster
             else:
-                self._left = left - 1
-                self._append(item)
-                if self._receivers:
-                    self._core.fetch_late(item)
-                return
+                if not self._senders:
+                    self._left = left - 1
+                    self._items.append(item)
+                    if self._receivers:
+                        self._core.offer(item)
+                    return
+                self._core.give_back(1)
         if not left and not self._senders:
             self._left = BUDGET
             await yield_now()
             return await self.send(item)
         self._left = BUDGET
-        await park(_Send(self, item))
+        await park(Sending(self, item))
 
     def send_nowait(self, item: T) -> None:
         """Send `item` now.
@@ -73,28 +77,50 @@ class Sender(Handle[T]):
         receive it any more, both with the item in `refused`. Any thread may call it; while another one is half-way
         through a call, the channel may seem full a moment early.
         """
-        if not self._senders:
-            try:
-                self._take()
-            except IndexError:
-                if not self._core.try_take(1):
-                    raise ChannelFull(f"all {self.capacity} places are taken", item) from None
-            self._append(item)
-            if self._receivers:
-                self._core.fetch_late(item)
-        elif self.is_closed:
-            raise self._refusal(item)
+        if not self._try_send(item):
+            raise self._refusal(item) if self.is_closed else ChannelFull("there is no room now", item)
+
+    def _try_send(self, item: T) -> bool:
+        """Send `item` if there is room that nobody else waits for."""
+        try:
+            self._tokens.pop()
+        except IndexError:
+            if self._senders or not self._core.try_take(1):
+                return False
         else:
-            raise ChannelFull("others wait for room already", item)
+            if self._senders:
+                self._core.give_back(1)
+                return False
+        self._items.append(item)
+        if self._receivers:
+            self._core.offer(item)
+        return True
+
+    def sending(self, item: T) -> Selectable[None]:
+        """`send`, as a branch of a `select`: sends `item` if this branch is the one that is taken.
+
+        It is for one `select`, since what was sent is not to be sent again. Cancel safety and order as `send`.
+        """
+        return Sending(self, item)
 
     async def send_many(self, items: Iterable[T]) -> None:
         """Send all of `items`, in order, waiting for room as often as need be. Items of others may come between.
 
-        Raises ChannelClosed, with the first item that was not accepted in `refused`. Then, and when the call is
-        cancelled, what comes behind it has not been looked at: pass an iterator to know where it stopped.
+        Raises ChannelClosed, with all the items that were not accepted in `refused`; of an iterator, only with the
+        first of them, since it has not been asked for the others. When the call is cancelled, what came before is
+        sent: pass an iterator to know where it stopped.
         """
-        for item in items:
-            await self.send(item)
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                if (left := self._left) and self._try_send(item):
+                    self._left = left - 1
+                else:
+                    await self.send(item)
+        except ChannelClosed as closed:
+            if iterator is not items and isinstance(items, Collection):
+                closed.refused += tuple(iterator)
+            raise
 
     def blocking_send(self, item: T, timeout: float | None = None) -> None:
         """`send`, for plain threads: blocks for at most `timeout` seconds.
@@ -103,13 +129,8 @@ class Sender(Handle[T]):
         thread that runs an event loop.
         """
         refuse_loop_thread(timeout)
-        full = False
-        try:
-            self.send_nowait(item)
-        except ChannelFull:
-            full = True
-        if full:  # not in the `except`: a TimeoutError has nothing to do with it
-            park_thread(_Send(self, item), timeout)
+        if not self._try_send(item):
+            park_thread(Sending(self, item), timeout)
 
     async def reserve(self) -> Permit[T]:
         """Wait for room for one item, and keep it: the cancel-safe way to send.
@@ -126,14 +147,16 @@ class Sender(Handle[T]):
         >>> run(main())
         'now it cannot fail'
         """
-        if (left := self._left) and not self._senders:
+        if (left := self._left) and self._tokens:
             try:
-                self._take()
+                self._tokens.pop()
             except IndexError:
-                pass  # full
+                pass  # another thread was faster
             else:
-                self._left = left - 1
-                return Permit(self)
+                if not self._senders:
+                    self._left = left - 1
+                    return Permit(self)
+                self._core.give_back(1)
         return (await self.reserve_many(1))[0]
 
     async def reserve_many(self, count: int) -> list[Permit[T]]:
@@ -149,16 +172,32 @@ class Sender(Handle[T]):
             self._left -= 1
             return [Permit(self) for _ in range(count)]
         self._left = BUDGET
-        return await park(_Reserve(self, count))
+        return await park(Reservation(self, count))
 
     def reserve_nowait(self, count: int = 1) -> list[Permit[T]]:
         """Permits for `count` items, now. Raises ChannelFull, ChannelClosed or ValueError."""
         self._check_reservation(count)
         if self._core.try_take(count):
             return [Permit(self) for _ in range(count)]
-        if self.is_closed:
-            raise self._refusal()
-        raise ChannelFull(f"no room for {count} of {self.capacity} places")
+        raise self._refusal() if self.is_closed else ChannelFull(f"no room for {count} of {self.capacity} places")
+
+    def blocking_reserve(self, timeout: float | None = None) -> Permit[T]:
+        """`reserve`, for plain threads: blocks for at most `timeout` seconds.
+
+        Raises TimeoutError when there was no room all the while, ChannelClosed, and RuntimeError in a thread that runs
+        an event loop.
+        """
+        refuse_loop_thread(timeout)
+        self._check_reservation(1)
+        return Permit(self) if self._core.try_take(1) else park_thread(Reservation(self, 1), timeout)[0]
+
+    def reserving(self, count: int = 1) -> Selectable[list[Permit[T]]]:
+        """`reserve_many`, as a branch of a `select`; it gives the permits.
+
+        Raises ValueError when `count` is less than 1 or more than the capacity.
+        """
+        self._check_reservation(count)
+        return Reservation(self, count)
 
     def _check_reservation(self, count: int) -> None:
         require_count("count", count)
@@ -198,7 +237,7 @@ class Sender(Handle[T]):
         core = self._core
         for waiter in core.waiters.copy():
             want = getattr(waiter, "operation", None)
-            if isinstance(want, _Want) and want.sender is self and waiter.claim():
+            if isinstance(want, WaitingForRoom) and want.sender is self and waiter.claim():
                 discard(core.waiters, waiter)
                 waiter.fail(want.refuse())
         core.serve_locked()
@@ -207,99 +246,36 @@ class Sender(Handle[T]):
         return self._core.drop_sender
 
     def into_sink(self) -> Sink[T]:
-        """This sender as a sink, which owns it from now on. Needs the distribution `yamanote-streams`."""
+        """A sink in place of this sender, which is closed: what was its part in the channel is the sink's now.
+
+        Raises HandleClosed when it was closed before. Needs the distribution `yamanote-streams`.
+        """
         try:
             from yamanote.sinks import SenderSink
         except ImportError as error:
             raise ImportError("into_sink() needs the distribution yamanote-streams") from error
-        return SenderSink(self)
+        return SenderSink(self._for_sink())
+
+    def _for_sink(self) -> Sender[T] | SendOnly[T]:
+        """What takes the place of this sender: a sink reserves room, wherever it can."""
+        return self._moved()
 
 
 @final
-class UnboundedSender(Sender[T]):
-    """The sending end of an unbounded channel: `send` never waits for room."""
+class SendOnly(Generic[T]):
+    """A sender of a kind for which reserving room makes no sense, or would get round its policy."""
 
-    __slots__ = ()
-
-    async def send(self, item: T) -> None:
-        """Send `item`. Raises ChannelClosed, with the item in `refused`, when nobody can receive it any more.
-
-        Never waits, but yields to other tasks once in a while. Cancel safe: cancelled is not sent.
-        """
-        if left := self._left:
-            self._left = left - 1
-        else:
-            self._left = BUDGET
-            await yield_now()
-        if self._senders:
-            raise self._refusal(item)
-        self._append(item)
-        if self._receivers:
-            self._core.fetch_late(item)
-
-    def send_nowait(self, item: T) -> None:
-        """Send `item` now. Raises ChannelClosed, with the item in `refused`. Any thread may call it."""
-        if self._senders:
-            raise self._refusal(item)
-        self._append(item)
-        if self._receivers:
-            self._core.fetch_late(item)
-
-
-@final
-class Permit(Generic[T]):
-    """Room for one item. Use it once: `send` or `release`; leaving a `with` block releases what was not used."""
-
-    __slots__ = ("_sender",)
+    __slots__ = ("_sender", "close")
 
     def __init__(self, sender: Sender[T]) -> None:
-        self._sender: Sender[T] | None = sender
+        self._sender = sender
+        self.close = sender.close
 
-    def send(self, item: T) -> None:
-        """Send `item` into the reserved room. Never waits; any thread may call it.
-
-        Works on a channel that was closed meanwhile, as long as somebody can receive; otherwise raises ChannelClosed,
-        with the item in `refused`. Raises RuntimeError when the permit was used before.
-        """
-        sender = self._use()
-        sender._append(item)
-        try:
-            if sender._receivers:
-                sender._core.fetch_late(item)
-        finally:
-            sender._core.permit_used()
-
-    def release(self) -> None:
-        """Give the room back, unless it was used. Never waits; any thread may call it, again and again."""
-        if self._sender is not None:
-            self._use()._core.give_back(1)
-
-    def _use(self) -> Sender[T]:
-        sender = self._sender
-        if sender is None:
-            raise RuntimeError("this permit was used before")
-        self._sender = None
-        return sender
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.release()
-
-    def __leak__(self) -> str | None:
-        """Whether it was not used, for `yamanote.testing.no_leaks`."""
-        return None if getattr(self, "_sender", None) is None else f"{self!r} was neither sent with nor released"
-
-    def __del__(self) -> None:
-        if self._sender is not None:
-            message = f"{self!r} was dropped, neither sent with nor released"
-            core = self._use()._core
-            core.section.run(partial(core.give_back_locked, 1))
-            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+    async def send(self, item: T, /) -> None:
+        await self._sender.send(item)
 
     def __repr__(self) -> str:
-        return "<Permit, used>" if self._sender is None else f"<Permit for one item of {self._sender!r}>"
+        return repr(self._sender)
 
 
 @final
@@ -317,70 +293,5 @@ class WeakSender(Generic[T]):
         with self._core.section:  # so that it cannot close before the sender has counted itself
             return None if self._core.closed else self._kind(self._core)
 
-
-class _Want(ABC, Generic[T]):
-    """A call of a sender that waits for room."""
-
-    __slots__ = ("sender",)
-
-    need = 1
-
-    def __init__(self, sender: Sender[T]) -> None:
-        self.sender = sender
-
-    def register(self, waiter: Waiter[Any]) -> None:
-        sender = self.sender
-        if sender._closed:
-            if waiter.claim():
-                waiter.fail(self.refuse())
-            return
-        sender._core.enlist(waiter, self)
-        if sender._closed:  # by another thread, which may have looked too early
-            sender._core.section.do(sender._end_calls)
-
-    def withdraw(self, waiter: Waiter[Any]) -> None:
-        self.sender._core.delist(waiter)
-
-    @abstractmethod
-    def grant(self) -> Any: ...
-
-    @abstractmethod
-    def revoke(self, granted: Any) -> int: ...
-
-    def refuse(self) -> ChannelClosed:
-        return self.sender._refusal()
-
-
-@final
-class _Send(_Want[T]):
-    __slots__ = ("item",)
-
-    def __init__(self, sender: Sender[T], item: T) -> None:
-        self.sender = sender
-        self.item = item
-
-    def grant(self) -> None:
-        self.sender._append(self.item)
-
-    def revoke(self, granted: None) -> int:
-        return 0  # the item was accepted, and its room is taken
-
-    def refuse(self) -> ChannelClosed:
-        return self.sender._refusal(self.item)
-
-
-@final
-class _Reserve(_Want[T]):
-    __slots__ = ("need",)
-
-    def __init__(self, sender: Sender[T], need: int) -> None:
-        super().__init__(sender)
-        self.need = need
-
-    def grant(self) -> list[Permit[T]]:
-        return [Permit(self.sender) for _ in range(self.need)]
-
-    def revoke(self, granted: list[Permit[T]]) -> int:
-        for permit in granted:
-            permit._use()
-        return len(granted)
+    def __repr__(self) -> str:
+        return f"<WeakSender of a channel that is {'closed' if self._core.closed else 'open'} at {id(self._core):#x}>"

@@ -30,24 +30,46 @@ class CriticalSection:
     `run`; inside a `with` block, that means at its end.
     """
 
-    __slots__ = ("_acquire", "_calling", "_depth", "_release", "_work", "afterwards")
-
-    afterwards: deque[Callable[[], object]]
-    """Calls into foreign code (hooks, destructors of items), which must not run inside. Append to it inside."""
+    __slots__ = ("_acquire", "_afterwards", "_calling", "_depth", "_release", "_work")
 
     def __init__(self) -> None:
         lock = RLock()
         self._acquire = lock.acquire
         self._release = lock.release
         self._depth = 0  # how often the thread that is inside has entered
-        self._work: deque[Callable[[], object]] = deque()
+        # Nearly always empty, and seldom more than one: a list takes a tenth of the room of a deque.
+        self._work: list[Callable[[], object]] = []
+        self._afterwards: deque[Callable[[], object]] | None = None
         self._calling = allocate_lock()
-        self.afterwards = deque()
+
+    @property
+    def afterwards(self) -> deque[Callable[[], object]]:
+        """Calls into foreign code (hooks, destructors of items), which must not run inside. Append to it inside."""
+        if self._afterwards is None:
+            self._afterwards = deque()
+        return self._afterwards
 
     def run(self, work: Callable[[], object]) -> None:
         """Do `work` inside, as soon as nobody else is: now, or when whoever is inside leaves. Never blocks."""
-        self._work.append(work)
-        self._catch_up()
+        if self._work or not self._acquire(False):
+            self._work.append(work)
+            self._catch_up()
+            return
+        # `try_enter` and `leave` once more, without the calls: each hand-over comes through here.
+        if self._depth:
+            self._work.append(work)  # this very thread is inside, and does it on the way out
+            self._release()
+            return
+        self._depth = 1
+        try:
+            work()
+        except Exception as error:
+            _report(error)
+        finally:
+            self._depth = 0
+            self._release()
+            if self._work or self._afterwards:
+                self._catch_up()
 
     def do(self, work: Callable[[], object]) -> None:
         """`run`, but wait for other threads: when this returns `work` is done, unless this very thread is inside."""
@@ -72,12 +94,12 @@ class CriticalSection:
         work = self._work
         try:
             while work and self._depth == 1:
-                _call(work.popleft())
+                _call(work.pop(0))
         finally:
             self._depth -= 1
             outermost = not self._depth
             self._release()
-        if outermost and (work or self.afterwards):
+        if outermost and (work or self._afterwards):
             self._catch_up()
 
     def __enter__(self) -> None:
@@ -91,10 +113,10 @@ class CriticalSection:
         while self._work and self.try_enter():
             self.leave()
         # One at a time, and in a loop: a call may come back here, and would nest ever deeper.
-        while self.afterwards and not self._depth and self._calling.acquire(False):
+        while (calls := self._afterwards) and not self._depth and self._calling.acquire(False):
             try:
-                while self.afterwards:
-                    _call(self.afterwards.popleft())
+                while calls:
+                    _call(calls.popleft())
             finally:
                 self._calling.release()
 
@@ -104,4 +126,8 @@ def _call(work: Callable[[], object]) -> None:
     try:
         work()
     except Exception as error:
-        sys.excepthook(type(error), error, error.__traceback__)
+        _report(error)
+
+
+def _report(error: Exception) -> None:
+    sys.excepthook(type(error), error, error.__traceback__)

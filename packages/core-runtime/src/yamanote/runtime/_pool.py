@@ -387,6 +387,10 @@ class PoolThread(threading.Thread):
         current.thread = self
         self._pool._work(self)
 
+    def __leak__(self) -> str | None:
+        """Whether it has something to do, for `yamanote.testing.no_leaks`. A call counts before the thread has it."""
+        return None if self in self._pool._idle else f"thread {self.name!r} goes on"
+
 
 def _check_count(number: int, argument: str) -> None:
     if isinstance(number, bool) or not isinstance(number, int):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from _thread import TIMEOUT_MAX, allocate_lock, get_ident
-from asyncio import _get_running_loop, get_running_loop
+from asyncio import Future, _get_running_loop, get_running_loop
 from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = [
@@ -113,7 +113,7 @@ class TaskWaiter(Waiter[T]):
     def __init__(self) -> None:
         self._claim = [None]
         self._loop = loop = get_running_loop()
-        self.future = loop.create_future()
+        self.future = Future(loop=loop)  # what `create_future` of every loop does, without its call
         self.error = None
         self.settled = False
 
@@ -153,24 +153,20 @@ class TaskWaiter(Waiter[T]):
 
     def hand(self, value: T) -> bool:
         # `claim` and `settle` once more, without the calls: this is how nearly everything is handed over.
-        future = self.future
-        loop = self._loop
-        here = _get_running_loop() is loop
-        if future.done() or (not here and loop.is_closed()):
-            return False
+        if _get_running_loop() is not self._loop:
+            return super().hand(value)
         try:
             self._claim.pop()
         except IndexError:
             return False
         self.value = value
         self.settled = True
-        if here:
-            try:
-                future.set_result(None)
-            except asyncio.InvalidStateError:
-                pass
-        else:
-            self._wake()
+        try:
+            self.future.set_result(None)
+        except asyncio.InvalidStateError:  # cancelled, though it has not run since: nobody has claimed it
+            self.settled = False
+            self._claim.append(None)
+            return False
         return True
 
     def _wake(self) -> None:

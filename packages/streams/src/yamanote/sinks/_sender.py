@@ -1,10 +1,15 @@
-"""Sinks at the ends: a channel, and nowhere."""
+"""Sinks at the ends: a channel of any kind, and nowhere.
+
+Invariant of the first: an item is in the channel, or its `feed` has raised. What is cancelled was not sent.
+"""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from inspect import iscoroutinefunction
+from typing import Any, Protocol, TypeVar
 
-from yamanote.channels import ChannelClosed, Sender
+from yamanote.channels import ChannelClosed
+from yamanote.runtime import cooperative
 from yamanote.sinks._sink import Sink, SinkClosed
 
 __all__ = ["SenderSink", "drain"]
@@ -12,11 +17,20 @@ __all__ = ["SenderSink", "drain"]
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
+class _Sender(Protocol[T_contra]):
+    """The sending end of a channel of any kind. If it has `reserve`, a cancelled `send` may have sent all the same."""
+
+    def send(self, item: T_contra, /) -> object: ...
+
+    def close(self) -> object: ...
+
+
 class SenderSink(Sink[T_contra]):
     """A sink that sends each item through `sender`, which it owns: closing the sink closes the sender.
 
-    An item has arrived when it is in the channel, so flushing does nothing. `feed` raises ChannelClosed, with the item
-    in `refused`, when nobody receives any more. **Cancel safety**: an item whose `feed` was cancelled was not sent.
+    The sender may belong to a channel of any kind: whatever has `send`, plain or async, and `close`. An item has
+    arrived when it is in the channel, so flushing does nothing. `feed` raises ChannelClosed, with the item in
+    `refused`, when nobody receives any more. **Cancel safety**: an item whose `feed` was cancelled was not sent.
 
     >>> from yamanote.channels import channel
     >>> from yamanote.runtime import run
@@ -31,22 +45,30 @@ class SenderSink(Sink[T_contra]):
     ['hello']
     """
 
-    __slots__ = ("_closed", "_sender")
+    __slots__ = ("_closed", "_reserve", "_sender", "_waits")
 
-    def __init__(self, sender: Sender[T_contra]) -> None:
+    def __init__(self, sender: _Sender[T_contra]) -> None:
         self._sender = sender
+        self._reserve = getattr(sender, "reserve", None)
+        self._waits = iscoroutinefunction(sender.send)
         self._closed = False
 
     async def feed(self, item: T_contra) -> None:
         if self._closed:
             raise SinkClosed(f"{self!r} has been closed")
-        try:
-            # Not `send`: that one, when it is cancelled, may have sent the item all the same.
-            permit = await self._sender.reserve()
-        except ChannelClosed as closed:
-            closed.refused = (item,)
-            raise
-        permit.send(item)
+        if self._reserve is not None:
+            try:
+                # Not `send`: that one, when it is cancelled, may have sent the item all the same.
+                permit = await self._reserve()
+            except ChannelClosed as closed:
+                closed.refused = (item,)
+                raise
+            permit.send(item)
+        elif self._waits:
+            await self._sender.send(item)  # type: ignore[misc]
+        else:
+            await cooperative()
+            self._sender.send(item)
 
     async def flush(self) -> None:
         if self._closed:

@@ -1,11 +1,15 @@
-"""Event: a flag to wait for."""
+"""Event: a flag to wait for.
+
+Invariant: who waits when the flag is set is woken, also when it is cleared before they run. `set` and `clear` say
+whether it was they who changed it: of two that do the same at once, one did.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Literal, final
 
-from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
-from yamanote.sync._cell import VersionedCell
+from yamanote.runtime import BUDGET, Waiter, park, refuse_loop_thread, yield_now
+from yamanote.sync._cell import VersionedCell, WaitStatistics
 
 __all__ = ["Event"]
 
@@ -15,7 +19,7 @@ class Event:
     """A flag that is set and cleared, and that tasks and threads wait for.
 
     `set` wakes everybody who waits, first in, first out, also when the flag is cleared before they run. All calls may
-    come from any task of any loop and from any thread.
+    come from any task of any loop and from any thread. To select over it: `select(stopped=event)`.
 
     >>> async def main():
     ...     event = Event()
@@ -37,25 +41,25 @@ class Event:
 
     def set(self) -> bool:
         """Set the flag; tell whether that changed it."""
-        return self._change(True)
+        return self._cell.change(True)
 
     def clear(self) -> bool:
         """Clear the flag; tell whether that changed it."""
-        return self._change(False)
-
-    def _change(self, value: bool) -> bool:
-        return self._cell.value is not value and self._cell.set(value) is not value
+        return self._cell.change(False)
 
     async def wait(self) -> Literal[True]:
-        """Wait until the flag is set; return at once if it is. Always True, as with `asyncio.Event`. Cancel safe."""
-        if not self._cell.value:
-            self._left = BUDGET
-            await park(self)
-        elif left := self._left:
-            self._left = left - 1
-        else:
-            self._left = BUDGET
+        """Wait until the flag is set; return at once if it is. Always True, as with `asyncio.Event`.
+
+        **Cancel safety:** nothing to lose.
+        """
+        if self._cell.state[0] and self._left:
+            self._left -= 1
+            return True
+        self._left = BUDGET
+        if self._cell.value:
             await yield_now()
+        else:
+            await park(self)
         return True
 
     def blocking_wait(self, timeout: float | None = None) -> bool:
@@ -64,16 +68,15 @@ class Event:
         Raises RuntimeError in a thread that runs an event loop.
         """
         refuse_loop_thread(timeout)
-        if not self._cell.value:
-            try:
-                park_thread(self, timeout)
-            except TimeoutError:
-                return False
-        return True
+        return self._cell.value or self._cell.when(is_true).blocking_wait(timeout)
+
+    def statistics(self) -> WaitStatistics:
+        """Look at it, for logs and debuggers."""
+        return self._cell.statistics()
 
     def register(self, waiter: Waiter[Any]) -> None:
         """Park `waiter` until the flag is set. See `yamanote.runtime.Selectable`."""
-        self._cell._register(waiter, _is_set)
+        self._cell._register(waiter, is_true)
 
     def withdraw(self, waiter: Waiter[Any]) -> None:
         """Forget `waiter`."""
@@ -83,5 +86,6 @@ class Event:
         return f"<Event {'set' if self.is_set() else 'unset'}, {self._cell.parked} waiting at {id(self):#x}>"
 
 
-def _is_set(cell: VersionedCell[bool]) -> bool:
-    return cell.value
+def is_true(cell: VersionedCell[bool]) -> bool:
+    """The predicate of who waits for a flag to be set."""
+    return cell.state[0]

@@ -15,7 +15,7 @@ Locks, semaphores, and the room of bounded channels are this pool.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice, repeat
 from operator import length_hint
@@ -37,8 +37,12 @@ class Want(Protocol):
         """How many permits, all at once."""
         ...
 
-    def grant(self) -> Any:
-        """It has them now: return what the waiter is to be settled with. Called under the lock."""
+    @property
+    def grant(self) -> Callable[[], Any] | None:
+        """It has them now: returns what the waiter is settled with. None when nothing comes with the permits.
+
+        Called under the lock.
+        """
         ...
 
     def revoke(self, granted: Any) -> int:
@@ -70,7 +74,7 @@ class _Debt(Waiter[Any]):
         super().__init__([None])
         self.operation = self
 
-    def grant(self) -> None: ...
+    grant = None
 
     def revoke(self, granted: None) -> int:
         return 0
@@ -100,16 +104,16 @@ class PermitPool:
     section: CriticalSection
     """For all that is called "under the lock"."""
     tokens: deque[object]
-    """Free permits."""
+    """Free permits: `most` of them at most, what is given back beyond that falls away."""
     total: int
     """How many permits it began with."""
     waiters: deque[Waiter[Any]]
     """Parked parties, oldest first."""
 
-    def __init__(self, permits: int) -> None:
+    def __init__(self, permits: int, most: int | None = None) -> None:
         self.total = permits
         self._unmade: Iterator[None] | None = repeat(None, permits)
-        self.tokens = deque()
+        self.tokens = deque(maxlen=most)
         self.waiters = deque()
         self.section = CriticalSection()
         self.closed = False
@@ -189,37 +193,35 @@ class PermitPool:
 
     def serve(self) -> None:
         """Match parked parties with free permits."""
-        section = self.section
-        if not section.try_enter():
-            section.run(self.serve_locked)
-            return
-        try:
-            self.serve_locked()
-        finally:
-            section.leave()
+        self.section.run(self.serve_locked)
 
     def serve_locked(self) -> bool:
         """`serve`, for who is in the section already. True when anybody was served."""
         waiters, tokens = self.waiters, self.tokens
         served = False
-        while waiters and (waiter := waiters[0]) is not _CLOSED:
+        while waiters and (tokens or self._unmade is not None) and (waiter := waiters[0]) is not _CLOSED:
             want = waiter.operation
-            if want.need == 1 and tokens:
+            need = want.need
+            if need == 1 and tokens:
                 try:
                     tokens.pop()
                 except IndexError:  # somebody on the ordinary path, in another thread, was faster
                     continue
-            elif not self.take(want.need):
+            elif not self.take(need):
                 if waiter.is_waiting():
                     break
                 waiters.popleft()  # nobody is there any more, and nobody else may wait for that
                 continue
             waiters.popleft()
-            if waiter.claim():
-                waiter.settle(want.grant())
+            grant = want.grant
+            if grant is None:
+                handed = waiter.hand(None)
+            elif handed := waiter.claim():
+                waiter.settle(grant())
+            if handed:
                 served = True
             else:
-                tokens.extend(repeat(None, want.need))
+                tokens.extend(repeat(None, need))
         if self.closed:
             while waiters[-1] is not _CLOSED:
                 waiter = waiters.pop()
