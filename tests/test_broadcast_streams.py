@@ -1,10 +1,13 @@
 """The ends of a broadcast channel as a stream and as a sink, and in a select."""
 
+import asyncio
+
 import pytest
 
 from yamanote import streams
 from yamanote.channels import HandleClosed, Lagged, broadcast
 from yamanote.futures import select
+from yamanote.runtime import cancel_and_wait
 
 
 async def test_a_receiver_becomes_a_stream_which_owns_it():
@@ -63,3 +66,17 @@ async def test_a_select_takes_an_item_of_one_receiver_and_nothing_of_the_others(
         tx.send_nowait("a")
         await select(first=rx, second=other)
         assert len(rx) + len(other) == 1
+
+
+async def test_an_item_that_a_cancelled_call_had_been_handed_is_the_first_of_the_stream():
+    tx, rx = broadcast(4)
+    call = asyncio.create_task(rx.recv())
+    await asyncio.sleep(0)
+    tx.send_nowait(1)  # handed to the call, which has not run since
+
+    stream = rx.into_stream()
+    await cancel_and_wait(call)
+    tx.send_nowait(2)
+    tx.close()
+
+    assert await stream.collect() == [1, 2]

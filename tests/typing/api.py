@@ -235,7 +235,7 @@ async def signals() -> None:
     cell = OnceCell[int]()
     assert_type(await cell.get_or_init(lambda: 1), int)
     assert_type(await cell.get_or_init(lambda: length("a")), int)
-    await cell.get_or_init(lambda: "a")  # type: ignore[arg-type,return-value]  # pyright: ignore[reportArgumentType, reportReturnType]
+    await cell.get_or_init(lambda: "a")  # type: ignore[arg-type,return-value]  # pyright: ignore[reportArgumentType]
     assert_type(cell.blocking_get_or_init(lambda: 1), int)
     once, cargo, latch = SetOnce[str](), Cargo[str](), Latch()
     once.set(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

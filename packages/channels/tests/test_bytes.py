@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yamanote.channels import ChannelClosed, ChannelEmpty, ChannelFull, HandleClosed, IncompleteRead, spsc_buffer
-from yamanote.runtime import run, yield_now
+from yamanote.channels._bytes_handover import Sending
+from yamanote.runtime import Waiter, run, yield_now
 from yamanote.testing import LeakError, no_leaks
 
 CAUSE = ConnectionResetError("the other side is gone")
@@ -548,3 +549,17 @@ def test_what_was_accepted_before_a_close_from_another_thread_is_received():
             rx.close()
     finally:
         sys.setswitchinterval(before)
+
+
+def test_a_call_that_found_no_room_is_served_though_another_has_counted_the_room_that_was_made_since(ends):
+    tx, rx = ends
+    tx.send_nowait(b"12345678")
+    with pytest.raises(ChannelFull):
+        tx.send_nowait(b"ab")
+    # In another thread, before the call parks:
+    rx.recv_nowait()
+    tx.send_nowait(b"")
+    waiter = Waiter([None])
+    Sending(tx._core, b"ab").register(waiter)
+    assert waiter.settled
+    assert rx.recv_nowait() == b"ab"

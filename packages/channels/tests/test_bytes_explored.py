@@ -6,7 +6,7 @@ import gc
 import pytest
 
 from yamanote.channels import ChannelClosed, HandleClosed, IncompleteRead, spsc_buffer
-from yamanote.channels._bytes_handover import BytesHandover, Receiving
+from yamanote.channels._bytes_handover import BytesHandover, Reading
 from yamanote.testing import Counterexample, explore, explore_cancellations
 
 
@@ -181,7 +181,7 @@ take = BytesHandover.take
 serve_sender = BytesHandover._serve_sender
 
 TEETH = [
-    (Receiving, "_give_up", keeps_what_it_gathered, explore_cancellations, "small, exactly"),
+    (Reading, "_give_up", keeps_what_it_gathered, explore_cancellations, "small, exactly"),
     (BytesHandover, "put_back", puts_back_at_the_end, explore_cancellations, "large, exactly"),
     (BytesHandover, "take", forgets_the_credit, explore, "large, exactly"),
     (BytesHandover, "_serve_sender", wakes_no_sender, explore, "small"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import pickle
 import warnings
 
 import pytest
@@ -11,6 +12,8 @@ from yamanote.channels import (
     ChannelEmpty,
     ChannelFull,
     HandleClosed,
+    IncompleteRead,
+    Lagged,
     channel,
     channel_unbounded,
 )
@@ -772,3 +775,24 @@ def test_handles_are_true_even_when_the_channel_is_empty():
     with tx, rx:
         assert tx
         assert rx
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ChannelClosed("closed", "an item"), Lagged(3), IncompleteRead(b"ab", 4)],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_that_was_pickled_says_and_holds_what_it_did(error):
+    twin = pickle.loads(pickle.dumps(error))
+    assert (type(twin), str(twin), vars(twin)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "error", "suspend"])
+@pytest.mark.parametrize("capacity", [0, 1])
+def test_an_end_says_what_users_call_it(capacity, overflow):
+    tx, rx = channel(capacity, overflow=overflow if capacity else "suspend")
+    with tx, rx:
+        assert repr(tx).startswith("<Sender open") and repr(rx).startswith("<Receiver open")
+        assert not tx.same_channel("another thing")
+    with pytest.raises(HandleClosed, match="this Sender was closed"):
+        tx.send_nowait("late")

@@ -1,10 +1,13 @@
 """Corners where two rare things meet. Each was a bug once, or is one in a variant that was tried."""
 
 import asyncio
+import copy
 import gc
+import pickle
 import signal
 import weakref
 from collections import deque
+from functools import partial
 from itertools import permutations
 
 import pytest
@@ -287,6 +290,20 @@ async def test_a_count_that_is_no_whole_number_is_refused_before_it_is_queued(no
                 await call(nonsense)
         with pytest.raises(TypeError, match="whole number"):
             tx.reserve_nowait(nonsense)
+
+
+@pytest.mark.parametrize("make", [partial(channel, 1), partial(channel, 0), channel_unbounded])
+def test_a_hook_that_cannot_be_called_is_refused_at_once(make):
+    with pytest.raises(TypeError, match="undelivered"):
+        make(undelivered=5)
+
+
+def test_a_permit_is_not_copied():
+    tx, rx = channel(1)
+    with tx, rx, tx.reserve_nowait()[0] as permit:
+        for clone in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="permit"):
+                clone(permit)
 
 
 @pytest.mark.parametrize("nonsense", ["oops", ValueError])

@@ -1,6 +1,7 @@
 """What a send does for which there is no room, by the policy of the channel."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
@@ -65,6 +66,59 @@ async def test_room_that_is_reserved_is_not_used_for_others(policy):
         assert dropped == ["a"]
         permit.send("b")
         assert await rx.recv() == "b"
+
+
+@pytest.mark.parametrize("end", ["send", "release", "drop"])
+async def test_room_that_was_reserved_once_is_room_for_the_newest(end):
+    dropped = []
+    tx, rx = channel(1, overflow="drop_oldest", undelivered=dropped.append)
+    with tx, rx:
+        permit = await tx.reserve()
+        if end == "send":
+            permit.send("old")
+        elif end == "release":
+            permit.release()
+        else:
+            with pytest.warns(ResourceWarning):
+                del permit
+        tx.send_nowait("new")
+        assert await rx.recv() == "new"
+        assert dropped == (["old"] if end == "send" else [])
+
+
+def test_the_newest_takes_the_room_of_an_item_that_another_thread_is_receiving():
+    dropped = []
+    tx, rx = channel(1, overflow="drop_oldest", undelivered=dropped.append)
+    tx.send_nowait("old")
+    half_done, go_on, received = threading.Event(), threading.Event(), []
+
+    def stop_half_way(frame, event, argument):
+        if frame.f_code is not type(rx).recv_nowait.__code__:
+            return None
+        if event == "line" and "item" in frame.f_locals and not half_done.is_set():
+            half_done.set()
+            go_on.wait(10)
+        return stop_half_way
+
+    def receive():
+        sys.settrace(stop_half_way)
+        received.append(rx.recv_nowait())
+        sys.settrace(None)
+
+    with tx, rx:
+        thread = threading.Thread(target=receive)
+        thread.start()
+        assert half_done.wait(10)
+        tx.send_nowait("new")
+        go_on.set()
+        thread.join()
+        assert received == ["old"]
+        assert dropped == []
+        tx.send_nowait("newer")  # there is room for one still, and for one only
+        assert dropped == ["new"]
+        assert rx.recv_nowait() == "newer"
+        with tx.reserve_nowait()[0], pytest.raises(ChannelFull):
+            tx.reserve_nowait()
 
 
 async def test_a_drop_does_not_take_the_room_that_a_reservation_waits_for():

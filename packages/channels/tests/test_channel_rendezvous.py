@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from yamanote.channels import ChannelClosed, ChannelEmpty, ChannelFull, HandleClosed, channel
-from yamanote.runtime import BUDGET, park
+from yamanote.runtime import BUDGET, TaskWaiter, park
 
 from .test_channel import count_turns, settled
 
@@ -177,6 +177,34 @@ async def test_a_select_waits_for_either_side(ends):
     await park(tx.sending("b"))
     assert await receiving == "b"
     assert tx.statistics().waiting_senders == tx.statistics().waiting_receivers == 0
+
+
+@pytest.mark.parametrize("own_end_first", [True, False])
+async def test_who_waits_on_both_sides_never_meets_itself(ends, own_end_first):
+    tx, rx = ends
+    party = TaskWaiter()
+    sides = [rx, tx.sending("mine")]
+    for side, waiter in zip(sides if own_end_first else sides[::-1], (party, party.branch()), strict=True):
+        side.register(waiter)
+    assert party.is_waiting()
+    assert len(rx) == 0
+    assert tx.statistics().waiting_senders == tx.statistics().waiting_receivers == 1
+    receiving = asyncio.create_task(rx.recv())
+    assert await receiving == "mine"
+    assert not party.is_waiting()
+
+
+async def test_who_waits_on_both_sides_is_in_nobodys_way(ends):
+    tx, rx = ends
+    party = TaskWaiter()
+    tx.sending("mine").register(party)
+    receiving = party.branch()
+    rx.register(receiving)
+    tx.send_nowait("another's")
+    assert receiving.result() == "another's"
+    assert len(rx) == 0
+    with pytest.raises(ChannelEmpty):
+        rx.recv_nowait()
 
 
 def test_its_ends_are_of_their_kind_and_show_it():

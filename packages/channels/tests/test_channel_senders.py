@@ -25,6 +25,15 @@ async def test_send_many_brings_back_all_that_was_not_accepted():
     tx.close()
 
 
+async def test_send_many_brings_back_all_for_which_there_was_no_room():
+    tx, rx = channel(1, overflow="error")
+    with tx, rx:
+        with pytest.raises(ChannelFull) as caught:
+            await tx.send_many([1, 2, 3])
+        assert caught.value.refused == (2, 3)
+        assert await rx.recv_many(9) == [1]
+
+
 async def test_send_many_asks_an_iterator_for_nothing_that_it_cannot_send():
     tx, rx = channel(1)
     items = iter("abc")

@@ -397,3 +397,9 @@ def test_of_everybody_who_sends_and_closes_at_once_exactly_one_decides():
             assert sorted(accepted + refused) == [1, 2]
     finally:
         sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("wrong", [5, asyncio.sleep])
+def test_a_hook_that_cannot_be_called_is_refused(wrong):
+    with pytest.raises(TypeError, match="undelivered must be"):
+        oneshot_channel(undelivered=wrong)

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from yamanote.channels import ChannelClosed, ChannelEmpty, ChannelFull, oneshot_channel, spsc_buffer
-from yamanote.channels._bytes_handover import Receiving, Sending
+from yamanote.channels._bytes_handover import Reading, Sending
 from yamanote.channels._oneshot import _Crowd
 from yamanote.runtime import Waiter
 from yamanote.testing import Counterexample, explore_preemptions
@@ -79,7 +79,7 @@ def at_once_on_a_buffer(first, second, *, start):
 
         def park_receiver():
             receivers.append(waiter := Waiter([None]))
-            Receiving(rx._core, 2, 2).register(waiter)
+            Reading(rx._core, 2, 2).register(waiter)
 
         def park_sender():
             senders.append(waiter := Waiter([None]))
@@ -145,6 +145,26 @@ def test_two_operations_on_a_oneshot_at_once_lose_nothing_wherever_one_is_preemp
     explore_preemptions(at_once_on_a_oneshot(first, second, parked=parked), within="yamanote")
 
 
+@pytest.mark.parametrize("first", ["send", "close"])
+def test_a_value_that_meets_the_close_of_its_receiver_goes_to_the_hook_or_is_refused(first):
+    def scenario():
+        undelivered, refused = [], []
+        tx, rx = oneshot_channel(undelivered=undelivered.append)
+
+        def send():
+            try:
+                tx.send("value")
+            except ChannelClosed as closed:
+                refused.extend(closed.refused)
+
+        def check():
+            assert undelivered + refused == ["value"]
+
+        return *((send, rx.close) if first == "send" else (rx.close, send)), check
+
+    explore_preemptions(scenario, within="yamanote")
+
+
 def test_two_operations_on_a_buffer_at_once_lose_nothing_wherever_one_is_preempted(buffer):
     first, second, start = buffer
     explore_preemptions(at_once_on_a_buffer(first, second, start=start), within="yamanote")
@@ -167,7 +187,7 @@ def parks_for_bytes_without_looking_again(operation, waiter):
     [
         (_Crowd, "look", parks_without_looking_again, at_once_on_a_oneshot("park", "send", parked=False)),
         (
-            Receiving,
+            Reading,
             "register",
             parks_for_bytes_without_looking_again,
             at_once_on_a_buffer("park_receiver", "send", start="empty"),

@@ -1,14 +1,25 @@
 """What watch channels promise."""
 
 import asyncio
+import copy
 import gc
+import pickle
 import threading
 import weakref
 from functools import partial
 
 import pytest
 
-from yamanote.channels import ChannelClosed, HandleClosed, WatchReceiver, WatchSender, watch
+from yamanote.channels import (
+    ChannelClosed,
+    HandleClosed,
+    WatchReceiver,
+    WatchSender,
+    channel,
+    oneshot_channel,
+    spsc_buffer,
+    watch,
+)
 from yamanote.runtime import BUDGET, TaskWaiter, Waiter, park
 from yamanote.testing import LeakError, no_leaks, step
 
@@ -432,8 +443,8 @@ async def test_an_end_that_was_closed_refuses_everything():
         end.close()
         assert end.is_closed
     for call in (
-        tx.clone, tx.subscribe, tx.borrow, tx.into_sink, rx.clone, rx.borrow, rx.borrow_and_update, rx.has_changed,
-        rx.into_stream, partial(tx.send_modify, int), partial(tx.send_if_modified, int),
+        tx.clone, tx.subscribe, tx.borrow, rx.clone, rx.borrow, rx.borrow_and_update, rx.has_changed,
+        partial(tx.send_modify, int), partial(tx.send_if_modified, int),
     ):  # fmt: skip
         with pytest.raises(HandleClosed):
             call()
@@ -743,3 +754,27 @@ def test_a_change_that_a_finalizer_computes_in_the_middle_of_another_call_is_mad
     tx, rx = ends
     tx._core.section.do(lambda: tx.send_modify(lambda value: value + 1))
     assert rx.borrow() == 1
+
+
+def test_a_timeout_counts_also_while_there_is_always_another_value(ends):
+    tx, rx = ends
+    tx.send(1)
+    looked = []
+
+    def predicate(value):
+        looked.append(value)
+        tx.send(value + 1)
+        return len(looked) > 1  # what would be seen after the time is over
+
+    with pytest.raises(TimeoutError, match="no such value within 0 seconds"):
+        rx.blocking_wait_for(predicate, timeout=0)
+    assert looked == [1]
+
+
+@pytest.mark.parametrize("make", [partial(channel, 1), partial(watch, 0), oneshot_channel, partial(spsc_buffer, 1)])
+def test_an_end_cannot_be_copied_past_its_channel(make):
+    for end in make():
+        with end:
+            for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+                with pytest.raises(TypeError, match="neither copied nor pickled"):
+                    copied(end)

@@ -1,7 +1,10 @@
 """What a critical section promises to whoever brings work from a place where it must not wait."""
 
+import asyncio
 import sys
 import threading
+
+import pytest
 
 from yamanote.runtime import CriticalSection
 from yamanote.testing import explore_preemptions
@@ -135,6 +138,34 @@ def test_work_that_fails_hurts_nobody_and_leaves_the_section_open(capsys):
     assert done == ["brought from inside"]
     assert section.try_enter()
     section.leave()
+
+
+def test_an_interruption_on_the_way_out_leaves_nothing_lying():
+    section, done = CriticalSection(), []
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    assert section.try_enter()
+    section.afterwards.extend([interrupt, lambda: done.append("call")])
+    section.run(interrupt)
+    section.run(lambda: done.append("work"))
+    with pytest.raises(KeyboardInterrupt):
+        section.leave()
+    assert done == ["work", "call"]
+    assert section.try_enter()
+    section.leave()
+
+
+def test_a_cancellation_that_a_call_raises_is_no_cancellation_of_who_makes_the_call(capsys):
+    section = CriticalSection()
+
+    def cancelled():
+        raise asyncio.CancelledError
+
+    with section:
+        section.afterwards.append(cancelled)
+    assert "CancelledError" in capsys.readouterr().err
 
 
 def test_no_preemption_loses_work_or_changes_the_order_of_what_one_thread_brings():

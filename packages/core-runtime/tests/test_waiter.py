@@ -359,6 +359,23 @@ def test_a_thread_that_is_interrupted_gives_back(monkeypatch: pytest.MonkeyPatch
     assert box.returned == ["item"] and box.items == ["item"]
 
 
+def test_a_thread_that_is_interrupted_when_it_was_claimed_at_the_last_moment_gives_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    box = Box()
+
+    def interrupted(self: ThreadWaiter[Any], timeout: float | None = None) -> bool:
+        if timeout is None:
+            raise KeyboardInterrupt
+        box.put("item")
+        return False  # too late to be woken in time
+
+    monkeypatch.setattr(ThreadWaiter, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        park_thread(box, 0.01)
+    assert box.returned == ["item"] and box.items == ["item"]
+
+
 @pytest.mark.parametrize("blocking", [refuse_loop_thread, lambda: park_thread(Box())])
 async def test_a_thread_that_runs_a_loop_must_not_block(blocking: Callable[[], Any]) -> None:
     with pytest.raises(RuntimeError, match="would block the event loop"):

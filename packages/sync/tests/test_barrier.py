@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from yamanote.runtime import BUDGET, park, yield_now
+from yamanote.runtime import BUDGET, Waiter, park, yield_now
 from yamanote.sync import Barrier, BrokenBarrier
 from yamanote.testing import step
 
@@ -157,6 +157,20 @@ async def test_a_round_that_is_complete_stays_so_when_a_party_is_cancelled():
 
 
 # ------------------------------------------------------------------ broken
+
+
+async def test_a_party_that_gives_up_while_the_round_is_completed_does_not_take_the_leader_along():
+    class Leaving(Waiter[int]):
+        def is_waiting(self) -> bool:
+            return True  # it has given up right after that
+
+    barrier = Barrier(3)
+    barrier.register(Leaving([]))
+    with step(barrier.wait()) as second:
+        second.assert_pending()
+        assert await barrier.wait() == 1
+        assert second.assert_ready() == 0
+    assert barrier.value() == 0
 
 
 async def test_abort_refuses_those_who_wait_and_those_who_come_until_reset():

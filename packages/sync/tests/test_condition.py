@@ -210,6 +210,28 @@ async def test_a_wait_that_is_thrown_away_does_not_release_the_lock_of_somebody_
     assert not condition.locked()
 
 
+@pytest.mark.parametrize("entered", ["lock", "other condition"])
+async def test_a_wait_that_is_thrown_away_in_a_block_of_what_shares_the_lock_does_not_release_it(entered):
+    lock = Lock()
+    condition = Condition(lock)
+    outer = lock if entered == "lock" else Condition(lock)
+
+    async def wait():
+        async with outer:
+            await condition.wait()
+
+    thrown_away = wait()
+    thrown_away.send(None)
+    async with lock:
+        thrown_away.close()
+        assert lock.locked()
+    assert not lock.locked()
+    held = wait()
+    held.send(None)
+    held.close()  # the lock is free again, and whoever is thrown away now gives it back
+    assert not lock.locked()
+
+
 async def test_a_wait_that_is_thrown_away_leaves_a_free_lock_free():
     condition = Condition()
     thrown_away = Crowd(condition).wait(0)
@@ -372,3 +394,16 @@ def test_threads_and_tasks_are_notified_in_one_order():
     for thread_ in threads:
         thread_.join()
     assert woken == [0, 1, 2, 3]
+
+
+async def test_an_async_predicate_is_refused_for_it_would_always_count_as_true() -> None:
+    condition = Condition()
+
+    async def ready() -> bool:
+        return False
+
+    async with condition:
+        with pytest.raises(TypeError, match="predicate"):
+            await condition.wait_for(ready)
+    with pytest.raises(TypeError, match="predicate"):
+        await asyncio.to_thread(condition.blocking_wait_for, ready)

@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 
 import pytest
 
 from yamanote.runtime import BUDGET, park, yield_now
 from yamanote.sync import Event
+from yamanote.testing import explore_preemptions
 
 
 async def settled() -> None:
@@ -113,3 +115,22 @@ def test_waiting_in_a_thread_for_a_set_event_does_not_block():
     assert event.blocking_wait(0)
     with pytest.raises(ValueError, match="timeout"):
         event.blocking_wait(float("nan"))
+
+
+def test_who_waits_in_several_threads_gives_way_as_often_as_in_one(monkeypatch):
+    monkeypatch.setattr("yamanote.sync._event.BUDGET", 1)
+
+    def scenario():
+        event = Event()
+        event.set()
+
+        def wait():
+            with suppress(StopIteration):
+                event.wait().send(None)
+
+        def check():
+            assert 0 <= event._left <= 1, "nobody gives way any more"
+
+        return wait, wait, check
+
+    explore_preemptions(scenario, within="yamanote")

@@ -209,3 +209,23 @@ async def test_another_thread_ends_a_future_and_one_that_was_cancelled_meanwhile
     assert await waits == 2
     await working
     assert errors == []
+
+
+async def test_what_cannot_be_absorbed_is_refused():
+    for wrong in ("no", ValueError):
+        with pytest.raises(TypeError, match="exception must be"):
+            FutureState.new_failed(wrong)
+    with pytest.raises(TypeError, match="function must be"):
+        FutureState.absorb_lambda(5)
+    with pytest.raises(TypeError, match="awaitable must be"):
+        await FutureState.absorb_awaitable(5)
+
+
+def test_a_block_that_is_entered_again_has_a_state_of_its_own():
+    block = FutureState.absorb_context("done")
+    with block as first:
+        pass
+    with block as second:
+        fail()
+    assert first.apply() == "done"
+    assert second.status == "exception"

@@ -526,6 +526,49 @@ async def test_the_owner_that_enters_again_and_again_yields_once_in_a_while():
     assert turns
 
 
+@pytest.mark.parametrize("make", [NestableLock, lambda: Semaphore(2).acquire_many(2)])
+async def test_tasks_of_two_loops_that_take_the_last_of_the_budget_at_once_still_yield(make, monkeypatch):
+    lock = make()
+    counter = getattr(lock, "_semaphore", lock)
+    taken = type(lock).try_acquire
+
+    def try_acquire(self):
+        if counter._left == 1:
+            counter._left = 0  # by a task of another loop, which has looked as well
+        return taken(self)
+
+    monkeypatch.setattr(type(lock), "try_acquire", try_acquire)
+    turns = []
+    for _ in range(BUDGET):
+        async with lock:
+            pass
+    asyncio.get_running_loop().call_soon(turns.append, 1)
+    async with lock:
+        pass
+    assert turns
+
+
+@pytest.mark.parametrize("make", [Lock, lambda: Semaphore(1)])
+async def test_who_yields_for_the_budget_does_so_once_whatever_others_do_meanwhile(make):
+    lock = make()
+
+    async def greedy():
+        for _ in range(10):
+            for _ in range(BUDGET):
+                async with lock:
+                    pass
+            await yield_now()
+
+    others = asyncio.create_task(greedy())
+    for _ in range(BUDGET):
+        async with lock:
+            pass
+    await lock.acquire()
+    assert not others.done()
+    lock.release()
+    await others
+
+
 # ------------------------------------------------------------------ keyed lock
 
 

@@ -136,6 +136,7 @@ async def test_what_can_be_called_is_called_so_a_function_comes_out_of_a_call():
 async def test_a_mutex_and_its_guard_show_their_state():
     mutex = Mutex("x", poison=True)
     assert repr(mutex).startswith("<Mutex unlocked, 0 waiting")
+    assert repr(mutex.lock()) == f"<Locking {mutex!r}>"
     async with mutex.lock() as guard:
         assert repr(mutex).startswith("<Mutex locked, 0 waiting")
         assert repr(guard) == "<Guard of 'x'>"

@@ -194,3 +194,15 @@ async def test_blocking_in_the_thread_of_a_loop_is_refused():
     cell.set(1)
     with pytest.raises(RuntimeError, match="event loop"):
         cell.blocking_get_or_init(lambda: 2)
+
+
+async def test_what_makes_no_value_is_refused_and_the_turn_is_free():
+    cell = OnceCell()
+    coroutine = asyncio.sleep(0)
+    for wrong in (5, coroutine):
+        with pytest.raises(TypeError, match="factory must be"):
+            await cell.get_or_init(wrong)
+    assert coroutine.cr_frame is None, "it was closed"
+    with pytest.raises(TypeError, match="factory must be"):
+        await asyncio.to_thread(cell.blocking_get_or_init, 5)
+    assert await cell.get_or_init(lambda: 1) == 1

@@ -84,7 +84,7 @@ def test_each_side_says_whether_it_would_wait():
         assert lock.write().locked()
     with lock.write():
         assert lock.read().locked()
-        assert "ReadLock locked" in repr(lock.read())
+        assert "ReadLock of <RwLock writing" in repr(lock.read())
 
 
 async def test_it_shows_its_state():
@@ -207,6 +207,25 @@ async def test_what_is_free_is_taken_at_once_but_not_for_ever(side):
         getattr(lock, side)().release()
     timer[0].cancel()
     assert 4 <= turns <= 6
+
+
+def test_a_writer_of_a_closed_loop_holds_no_reader_up():
+    lock = RwLock()
+    loop = asyncio.new_event_loop()
+
+    async def come():
+        task = loop.create_task(lock.write().acquire())
+        await yield_now()
+        return task
+
+    assert lock.read().try_acquire()
+    task = loop.run_until_complete(come())
+    loop.close()
+    lock.read().blocking_acquire(timeout=10)
+    assert counts(lock) == (2, False, 0)
+    task._log_destroy_pending = False
+    del task
+    assert counts(lock) == (2, False, 0)
 
 
 # ------------------------------------------------------------------ downgrade
@@ -367,3 +386,12 @@ def test_threads_and_tasks_stand_in_one_queue():
         thread.join()
     assert order == [0, 1, 2, 3]
     assert counts(lock) == (0, False, 0)
+
+
+async def test_a_side_that_is_held_says_so_and_is_a_leak_when_only_the_side_is_kept() -> None:
+    with pytest.raises(LeakError, match=r"RwLock 1 reading, 0 waiting.* not given back"), no_leaks():
+        side = RwLock().read()
+        await side.acquire()
+    assert "1 reading" in repr(side)
+    side.release()
+    assert "unlocked" in repr(side)

@@ -152,6 +152,23 @@ async def test_closing_refuses_who_waits_and_who_comes():
     assert semaphore.is_closed
 
 
+async def test_closing_does_not_look_at_the_queue_once_for_each_party_in_it():
+    class Shown(Semaphore):
+        looks = 0
+
+        def __repr__(self):
+            Shown.looks += 1
+            return super().__repr__()
+
+    semaphore = Shown(0)
+    waiting = [asyncio.create_task(semaphore.acquire()) for _ in range(3)]
+    await settled()
+    semaphore.close()
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        assert str(outcome) == "this Shown is closed"
+    assert not Shown.looks
+
+
 async def test_they_show_their_state():
     lock, semaphore = Lock(), Semaphore(2)
     assert "unlocked, 0 waiting" in repr(lock)

@@ -86,3 +86,19 @@ async def test_blocking_in_the_thread_of_a_loop_is_refused():
     once.set(1)
     with pytest.raises(RuntimeError, match="event loop"):
         once.blocking_wait()
+
+
+def test_a_value_that_a_finalizer_sets_in_the_middle_of_another_call_is_set_after_that_one():
+    once = SetOnce()
+    once._cell._section.do(lambda: once.set(1))
+    assert once.get() == 1
+    refused = []
+
+    def interrupted():
+        with pytest.raises(AlreadySet):
+            once.set(2)
+        refused.append(2)
+
+    once._cell._section.do(interrupted)
+    assert refused == [2]
+    assert once.get() == 1

@@ -54,10 +54,9 @@ class broadcast(tuple[BroadcastSender[T], BroadcastReceiver[T]]):  # a class, so
     ) -> tuple[BroadcastSender[T], BroadcastReceiver[T]]:
         """Make a sender and the first receiver."""
         require_count("capacity", capacity)
-        if replay != 0:
-            require_count("replay", replay)
-            if replay > capacity:
-                raise ValueError(f"replay must be at most the capacity ({capacity}), not {replay}")
+        require_count("replay", replay, least=0)
+        if replay > capacity:
+            raise ValueError(f"replay must be at most the capacity ({capacity}), not {replay}")
         if overflow not in get_args(Overflow):
             raise ValueError(f"overflow must be one of {', '.join(map(repr, get_args(Overflow)))}, not {overflow!r}")
         log: BroadcastLog[T] = BroadcastLog(capacity, replay, overflow)

@@ -31,14 +31,14 @@ class Place(Generic[T]):
     item: T
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.number: int = number
         self.next: Place[T] | None = None
 
 
 class Cursor(Generic[T]):
     """Where one receiver stands. Whoever has the turn moves it."""
 
-    __slots__ = ("closed", "missed", "parked", "place", "returned", "seized", "turn", "wanted", "watched")
+    __slots__ = ("closed", "heir", "missed", "parked", "place", "returned", "seized", "turn", "wanted", "watched")
 
     place: Place[T]
     """What it receives next. May be looked at without the turn: then it is a place where it stood a moment ago."""
@@ -57,6 +57,8 @@ class Cursor(Generic[T]):
     watched: bool
     """Whether a sender waits until it moves."""
     closed: bool
+    heir: Cursor[T] | None
+    """Who goes on in its place, once it is closed: what was handed over, and then comes back, is the heir's."""
 
     def __init__(self, place: Place[T]) -> None:
         self.place = place
@@ -68,6 +70,7 @@ class Cursor(Generic[T]):
         self.missed = 0
         self.watched = False
         self.closed = False
+        self.heir = None
 
     def copy(self) -> Cursor[T]:
         """Another cursor at the same place."""

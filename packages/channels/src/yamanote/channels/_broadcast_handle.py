@@ -56,7 +56,7 @@ class BroadcastHandle(End, Generic[T]):
 
     def same_channel(self, other: BroadcastHandle[Any]) -> bool:
         """Whether `other` is a handle, of either end, of this very channel."""
-        return self._log is other._log
+        return isinstance(other, BroadcastHandle) and self._log is other._log
 
     def statistics(self) -> BroadcastStatistics:
         """Look at the channel, for logs and debuggers."""

@@ -76,10 +76,10 @@ class BroadcastLog(Generic[T]):
     """How many items of senders were dropped for all."""
 
     def __init__(self, capacity: int, replay: int, overflow: Overflow) -> None:
-        self.capacity = capacity
-        self.replay = replay
+        self.capacity: int = capacity
+        self.replay: int = replay
         self.overflow = overflow
-        self.drops = overflow in ("lag", "drop_oldest")
+        self.drops: bool = overflow in ("lag", "drop_oldest")
         self.end = Place(0)
         self._window = self.end if replay else None  # the oldest item that is kept for late subscribers
         self.oldest = 0
@@ -93,7 +93,7 @@ class BroadcastLog(Generic[T]):
         self.sender_handles = 0
         self.cause = None
         self.dropped = 0
-        self.section = CriticalSection()
+        self.section: CriticalSection = CriticalSection()
 
     @property
     def closed(self) -> bool:
@@ -284,6 +284,8 @@ class BroadcastLog(Generic[T]):
 
     def take_back_locked(self, cursor: Cursor[T], waiter: Waiter[T]) -> None:
         """A call was withdrawn: what it was handed is the oldest item of its cursor again."""
+        while cursor.heir is not None:
+            cursor = cursor.heir
         if not waiter.settled:
             discard(cursor.parked, waiter)
         elif not cursor.closed and (waiter.error is None or isinstance(waiter.error, Lagged)):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar, final
 
 from yamanote.channels._broadcast_cursor import Cursor
 from yamanote.channels._broadcast_handle import BroadcastHandle
 from yamanote.channels._broadcast_log import BroadcastLog
+from yamanote.channels._door import stream_of
 from yamanote.channels._errors import ChannelClosed, ChannelEmpty, HandleClosed
 from yamanote.channels._handle import require_count
+from yamanote.channels._receiving import Receiving, is_plain_end
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 
 @final
-class BroadcastReceiver(BroadcastHandle[T]):
+class BroadcastReceiver(BroadcastHandle[T], Receiving[T]):
     """The receiving end of a broadcast channel: `recv`, `async for`, `for` in a thread. Gets every item.
 
     Tasks and threads that use one and the same receiver share its items, first come, first served; for each to get all
@@ -174,25 +175,10 @@ class BroadcastReceiver(BroadcastHandle[T]):
                 self._log.attend(cursor)
         try:
             return await self._receive()
-        except HandleClosed:
-            raise
         except ChannelClosed as closed:
-            if closed.__cause__ is not None:
+            if not is_plain_end(closed):
                 raise
             raise StopAsyncIteration from None
-
-    def __iter__(self) -> Iterator[T]:
-        """`async for`, for plain threads: blocks for each item."""
-        while True:
-            try:
-                item = self.blocking_recv()
-            except HandleClosed:
-                raise
-            except ChannelClosed as closed:
-                if closed.__cause__ is not None:
-                    raise
-                return
-            yield item
 
     def register(self, waiter: Waiter[T]) -> None:
         """Park `waiter` until there is an item for it. See `yamanote.runtime.Selectable`."""
@@ -254,7 +240,8 @@ class BroadcastReceiver(BroadcastHandle[T]):
         log, cursor = self._log, self._cursor
         if self._closed:
             return 0
-        return log.end.number - max(cursor.place.number, log.oldest) + len(cursor.returned)
+        returned = sum(error is None for _, error, _ in cursor.returned.copy())
+        return log.end.number - max(cursor.place.number, log.oldest) + returned
 
     def _refusal(self) -> HandleClosed:
         return HandleClosed("this BroadcastReceiver was closed")
@@ -270,10 +257,11 @@ class BroadcastReceiver(BroadcastHandle[T]):
         Lagged ends the stream, like every error. Raises HandleClosed, and ImportError without the distribution
         `yamanote-streams`.
         """
-        try:
-            from yamanote import streams
-        except ImportError as error:
-            raise ImportError("into_stream() needs the distribution yamanote-streams") from error
-        owned = self.clone()
-        self.close()
-        return streams.iter(owned)
+        return stream_of(self._moved)
+
+    def _moved(self) -> BroadcastReceiver[T]:
+        with self._log.section:  # nobody receives what the other one is to receive
+            owned = self.clone()
+            self._cursor.heir = owned._cursor
+            self.close()
+        return owned

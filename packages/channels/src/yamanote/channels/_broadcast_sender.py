@@ -9,6 +9,7 @@ from yamanote.channels._broadcast_cursor import Cursor
 from yamanote.channels._broadcast_handle import BroadcastHandle
 from yamanote.channels._broadcast_log import BroadcastLog
 from yamanote.channels._broadcast_receiver import BroadcastReceiver
+from yamanote.channels._door import sink_of
 from yamanote.channels._errors import ChannelError, HandleClosed
 from yamanote.channels._handle import require_error
 from yamanote.channels._handover import discard
@@ -52,10 +53,11 @@ class BroadcastSender(BroadcastHandle[T]):
         **Cancel safety:** cancelled is not sent, except when the cancellation arrives in the very turn in which room
         had been made: then the item may have been accepted already.
         """
-        if not self._left:
-            self._left = BUDGET
+        if left := self._left:
+            self._left = left - 1
+        else:
+            self._left = BUDGET - 1
             await yield_now()
-        self._left -= 1
         receivers = self._post(item)
         if receivers is not None:
             return receivers
@@ -178,13 +180,12 @@ class BroadcastSender(BroadcastHandle[T]):
 
         Raises HandleClosed, and ImportError without the distribution `yamanote-streams`.
         """
-        try:
-            from yamanote.sinks import SenderSink
-        except ImportError as error:
-            raise ImportError("into_sink() needs the distribution yamanote-streams") from error
+        return sink_of(self._moved)
+
+    def _moved(self) -> BroadcastSender[T]:
         owned = self.clone()
         self.close()
-        return SenderSink(owned)
+        return owned
 
 
 @final

@@ -7,14 +7,15 @@ meanwhile is the business of `BytesHandover`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from sys import maxsize
 from typing import TYPE_CHECKING, Self, final
 
-from yamanote.channels._bytes_handover import BytesHandover, Closing, Receiving, Sending
+from yamanote.channels._bytes_handover import BytesHandover, Closing, Reading, Sending
+from yamanote.channels._door import sink_of, stream_of
 from yamanote.channels._end import End
-from yamanote.channels._errors import ChannelClosed, ChannelEmpty, ChannelFull, HandleClosed
+from yamanote.channels._errors import ChannelEmpty, ChannelFull
 from yamanote.channels._handle import require_count, require_error
+from yamanote.channels._receiving import Receiving
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 
 if TYPE_CHECKING:
@@ -221,15 +222,11 @@ class BytesSender(_BytesEnd):
 
     def into_sink(self) -> Sink[Buffer]:
         """This sender as a sink of chunks, which owns it from now on. Needs the distribution `yamanote-streams`."""
-        try:
-            from yamanote.sinks import SenderSink
-        except ImportError as error:
-            raise ImportError("into_sink() needs the distribution yamanote-streams") from error
-        return SenderSink(self._moved())
+        return sink_of(self._moved)
 
 
 @final
-class BytesReceiver(_BytesEnd):
+class BytesReceiver(_BytesEnd, Receiving[bytes]):
     """The receiving end of a buffer of bytes. Made by `spsc_buffer`; usable by tasks of any loop and by threads.
 
     One call at a time: one that comes while another receives gets RuntimeError. ``async for``, and ``for`` in a
@@ -280,7 +277,7 @@ class BytesReceiver(_BytesEnd):
             return chunk if type(chunk) is bytes else bytes(chunk)
         self._end(None)
         self._left = BUDGET
-        return await park(Receiving(core, 1, limit))
+        return await park(Reading(core, 1, limit))
 
     async def recv_exactly(self, count: int) -> bytes:
         """Receive `count` bytes, waiting for all of them; they may be more than the capacity.
@@ -289,8 +286,8 @@ class BytesReceiver(_BytesEnd):
         and ChannelClosed when all were. Cancel safe, as `recv`. Raises ValueError when `count` is negative.
         """
         _require_size(count)
-        if self._left:
-            self._left -= 1
+        if left := self._left:
+            self._left = left - 1
         else:
             self._left = BUDGET
             await yield_now()
@@ -299,7 +296,7 @@ class BytesReceiver(_BytesEnd):
         if data := self._get(count, count):
             return data
         self._left = BUDGET
-        return await park(Receiving(self._core, count, count))
+        return await park(Reading(self._core, count, count))
 
     async def recv_into(self, buffer: Buffer) -> int:
         """Receive what is there into `buffer`, as far as it goes; wait for at least one byte. Return how many.
@@ -332,7 +329,7 @@ class BytesReceiver(_BytesEnd):
         """
         refuse_loop_thread(timeout)
         limit = _limit(limit)
-        return self._get(1, limit) or park_thread(Receiving(self._core, 1, limit), timeout)
+        return self._get(1, limit) or park_thread(Reading(self._core, 1, limit), timeout)
 
     def blocking_recv_exactly(self, count: int, timeout: float | None = None) -> bytes:
         """`recv_exactly`, for plain threads: blocks for at most `timeout` seconds, then raises TimeoutError.
@@ -343,7 +340,7 @@ class BytesReceiver(_BytesEnd):
         _require_size(count)
         if not count:
             return b""
-        return self._get(count, count) or park_thread(Receiving(self._core, count, count), timeout)
+        return self._get(count, count) or park_thread(Reading(self._core, count, count), timeout)
 
     def _get(self, least: int, most: int) -> bytes:
         """What is there, up to `most` bytes, if that is at least `least`; otherwise nothing."""
@@ -367,36 +364,9 @@ class BytesReceiver(_BytesEnd):
         """Whether nothing can be received any more: this receiver was closed, or the sender, and nothing is left."""
         return self._closed or (self._core.ended and not self._core.chunks)
 
-    def __aiter__(self) -> Self:
-        """Chunks, as they come, until the end. Raises ChannelClosed when the sender was closed with a cause."""
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self.recv()
-        except HandleClosed:
-            raise
-        except ChannelClosed as closed:
-            if closed.__cause__ is not None:
-                raise
-            raise StopAsyncIteration from None
-
-    def __iter__(self) -> Iterator[bytes]:
-        """`async for`, for plain threads: blocks for each chunk."""
-        while True:
-            try:
-                chunk = self.blocking_recv()
-            except HandleClosed:
-                raise
-            except ChannelClosed as closed:
-                if closed.__cause__ is not None:
-                    raise
-                return
-            yield chunk
-
     def register(self, waiter: Waiter[bytes]) -> None:
         """Park `waiter` until there are bytes; it gets what is there. See `yamanote.runtime.Selectable`."""
-        Receiving(self._core, 1, maxsize).register(waiter)
+        Reading(self._core, 1, maxsize).register(waiter)
 
     def withdraw(self, waiter: Waiter[bytes]) -> None:
         """Forget `waiter`; bytes that it was handed are the next ones again."""
@@ -414,11 +384,7 @@ class BytesReceiver(_BytesEnd):
 
     def into_stream(self) -> Stream[bytes]:
         """This receiver as a stream of chunks, which owns it from now on. Needs the distribution `yamanote-streams`."""
-        try:
-            from yamanote import streams
-        except ImportError as error:
-            raise ImportError("into_stream() needs the distribution yamanote-streams") from error
-        return streams.iter(self._moved())
+        return stream_of(self._moved)
 
 
 def _owned(data: Buffer) -> bytes:

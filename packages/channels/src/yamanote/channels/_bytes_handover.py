@@ -21,7 +21,7 @@ from typing import final
 from yamanote.channels._errors import ChannelClosed, HandleClosed, IncompleteRead
 from yamanote.runtime import CriticalSection, Waiter
 
-__all__ = ["BytesHandover", "Closing", "Receiving", "Sending"]
+__all__ = ["BytesHandover", "Closing", "Reading", "Sending"]
 
 
 @final
@@ -48,15 +48,15 @@ class BytesHandover:
     )
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+        self.capacity: int = capacity
         self.chunks: deque[bytes | memoryview] = deque()
         self.sending: list[int] = [0]
         """The turn to send: how many bytes were sent so far, in all. Gone for good when nothing more is accepted."""
         self.receiving: list[None] = [None]
         """The turn to receive. Gone for good when the receiver is."""
-        self.sent = 0
+        self.sent: int = 0
         """The same as the turn to send, as long as a parked call has that, or nobody any more."""
-        self.window = capacity
+        self.window: int = capacity
         """How many bytes may have been sent, in all; apart from `credits`. For who has the turn to send."""
         self.credits: deque[int] = deque()
         """What was received, call by call, until the sender adds it to the window."""
@@ -66,16 +66,16 @@ class BytesHandover:
         """Who is parked to receive. It has the turn."""
         self.watchers: deque[Waiter[None]] = deque()
         """Who waits until it is shut."""
-        self.closed = False
+        self.closed: bool = False
         """The sender was closed."""
         self.cause: BaseException | None = None
-        self.gone = False
+        self.gone: bool = False
         """The receiver was closed."""
-        self.shut = False
+        self.shut: bool = False
         """One of them was."""
-        self.ended = False
+        self.ended: bool = False
         """Nobody has the turn to send, or ever will: what is there is all that there will be."""
-        self.section = CriticalSection()
+        self.section: CriticalSection = CriticalSection()
 
     # ---------------------------------------------------------------- with the turn to send
 
@@ -192,7 +192,7 @@ class BytesHandover:
         waiter = self.receiver
         if waiter is None or not waiter.is_waiting():
             return False
-        operation: Receiving = waiter.operation
+        operation: Reading = waiter.operation
         operation.parts.append(part := self.take(operation.most - operation.size))
         operation.size += len(part)
         enough = operation.size >= operation.least
@@ -259,8 +259,8 @@ class Sending:
                 waiter.fail(core.refusal_to_send(self.rest))
         else:
             core.sender = waiter
-            if not self.whole or core.credits.copy() or core.shut:
-                core.settle()
+            # Parked, *then* looked, whether there are credits or not: another call may have collected them meanwhile.
+            core.settle()
 
     def withdraw(self, waiter: Waiter[None]) -> None:
         self._core.section.do(partial(self._give_up, waiter))
@@ -274,7 +274,7 @@ class Sending:
 
 
 @final
-class Receiving:
+class Reading:
     """A call that waits for bytes."""
 
     __slots__ = ("_core", "least", "most", "parts", "size")

@@ -35,10 +35,12 @@ class channel(tuple[Sender[T], Receiver[T]]):  # a class, so that the type of th
     ("drop_oldest", "drop_newest"), or it raises ChannelFull ("error").
 
     `undelivered` is called with each item that was accepted and that nobody can receive any more, because all
-    receivers have been closed, or because it was dropped; outside of any lock, in the thread that did that.
+    receivers have been closed, or because it was dropped; outside of any lock, one call at a time, in the thread that
+    did that or in one that is calling it already.
 
     For checkers, `channel[int](10)` gives the type of the items. Raises ValueError when `capacity` is negative, or
-    when `overflow` is no policy, or one that drops while there is no capacity; TypeError when it is no whole number.
+    when `overflow` is no policy, or one that drops while there is no capacity; TypeError when it is no whole number,
+    or when `undelivered` cannot be called.
 
     >>> async def main():
     ...     tx, rx = channel(2)
@@ -58,6 +60,7 @@ class channel(tuple[Sender[T], Receiver[T]]):  # a class, so that the type of th
     ) -> tuple[Sender[T], Receiver[T]]:
         """Make the two ends."""
         require_count("capacity", capacity, least=0)
+        _require_hook(undelivered)
         if overflow not in POLICIES:
             raise ValueError(f"overflow must be one of {', '.join(map(repr, POLICIES))}, not {overflow!r}")
         if capacity:
@@ -83,5 +86,12 @@ class channel_unbounded(tuple[UnboundedSender[T], Receiver[T]]):
         cls, *, undelivered: Callable[[T], object] | None = None
     ) -> tuple[UnboundedSender[T], Receiver[T]]:
         """Make the two ends."""
+        _require_hook(undelivered)
         core: UnboundedHandover[T] = UnboundedHandover(undelivered)
         return UnboundedSender(core), Receiver(core)
+
+
+def _require_hook(undelivered: object) -> None:
+    """Refuse a hook that could not be called later."""
+    if undelivered is not None and not callable(undelivered):
+        raise TypeError(f"undelivered must be a function of one item or None, not {undelivered!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from yamanote.runtime import call_site
 
@@ -53,6 +53,10 @@ class End(ABC):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would close what it does not hold, once more.
+        raise TypeError(f"{self!r} can be neither copied nor pickled")
 
     def __leak__(self) -> str | None:
         """Whether it was not closed, for `yamanote.testing.no_leaks`."""

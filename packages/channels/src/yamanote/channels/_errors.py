@@ -42,6 +42,9 @@ class IncompleteRead(ChannelClosed):
         self.partial = partial
         self.expected = expected
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.partial, self.expected), self.__dict__
+
 
 class ChannelFull(ChannelError):
     """There is no room now, or others wait for it already."""
@@ -60,3 +63,6 @@ class Lagged(ChannelError):
     def __init__(self, missed: int) -> None:
         super().__init__(f"{missed} items were missed")
         self.missed = missed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.missed,), self.__dict__

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Self, TypeVar, final
+from typing import Any, ClassVar, Generic, Self, TypeVar, final
 
 from yamanote.channels._end import End
 from yamanote.channels._errors import ChannelClosed, HandleClosed
@@ -50,6 +50,9 @@ class Handle(End, Generic[T]):
 
     __slots__ = ("_core", "_left")
 
+    _name: ClassVar[str]
+    """What users call it, whatever class it is of."""
+
     def __init__(self, core: Handover[T]) -> None:
         super().__init__()
         self._core = core
@@ -74,7 +77,7 @@ class Handle(End, Generic[T]):
 
     def same_channel(self, other: Handle[Any]) -> bool:
         """Whether `other` is a handle, of either end, of this very channel."""
-        return self._core is other._core
+        return isinstance(other, Handle) and self._core is other._core
 
     def statistics(self) -> ChannelStatistics:
         """Look at the channel, for logs and debuggers."""
@@ -131,11 +134,11 @@ class Handle(End, Generic[T]):
         core = self._core
         state = "closed" if self._closed else "of a closed channel" if core.closed else "open"
         room = "unbounded" if core.capacity is None else f"of {core.capacity}"
-        return f"<{type(self).__name__} {state}, {len(core.items)} {room} at {id(core):#x}>"
+        return f"<{self._name} {state}, {len(core.items)} {room} at {id(core):#x}>"
 
     def _refusal(self, *refused: Any) -> ChannelClosed:
         if self._closed:
-            return HandleClosed(f"this {type(self).__name__} was closed", *refused)
+            return HandleClosed(f"this {self._name} was closed", *refused)
         return self._core.refusal(*refused)
 
 

@@ -64,6 +64,7 @@ class Handover(PermitPool, Generic[T]):
         "handed",
         "items",
         "late",
+        "permits",
         "receiver_handles",
         "receivers",
         "returned",
@@ -93,6 +94,8 @@ class Handover(PermitPool, Generic[T]):
     late: list[T]
     """Items that came after the end, for their senders to fetch."""
     undelivered: Callable[[T], object] | None
+    permits: list[None] | None
+    """One entry for each permit that is out; None where nobody asks."""
 
     def __init__(self, capacity: int, undelivered: Callable[[T], object] | None) -> None:
         super().__init__(capacity)
@@ -108,6 +111,7 @@ class Handover(PermitPool, Generic[T]):
         self.returned = []
         self.late = []
         self.undelivered = undelivered
+        self.permits = None
 
     @property
     def capacity(self) -> int | None:

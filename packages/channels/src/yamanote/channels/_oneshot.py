@@ -5,9 +5,10 @@ leaves before. A value that was sent is in the channel, or with the one call tha
 
 All that the two ends share is one list, the line. It begins with `OPEN`, and whoever takes that out decides:
 `list.remove` is one atomic operation. What is put in instead tells the rest: the value (in a tuple), `TAKEN` when that
-was received, `_Ended` by the sender, `GONE` by the receiver. The first party that parks puts a `_Crowd` in, too, and
-from then on values are handed over in its section. Who changes the line looks *afterwards* whether there is a crowd;
-who parks copies the line *afterwards*. All of that locks the same list, so of two at least one sees the other.
+was received, `_Ended` by the sender, `GONE` by the receiver. The first party that parks puts a `_Crowd` in, too (with a
+hook there is one from the beginning), and from then on values are handed over in its section. Who changes the line
+looks *afterwards* whether there is a crowd; who parks copies the line *afterwards*. All of that locks the same list, so
+of two at least one sees the other.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from sys import _getframe
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, final
 
+from yamanote.channels._door import sink_of, stream_of
 from yamanote.channels._end import End
 from yamanote.channels._errors import ChannelClosed, ChannelEmpty, HandleClosed
 from yamanote.channels._handle import require_error
+from yamanote.channels._watched import require_plain
 from yamanote.runtime import CallSite, CriticalSection, Waiter, park, park_thread, refuse_loop_thread
 
 if TYPE_CHECKING:
@@ -63,13 +66,20 @@ class oneshot_channel(tuple["OneshotSender[T]", "OneshotReceiver[T]"]):  # a cla
         cls, *, undelivered: Callable[[T], object] | None = None
     ) -> tuple[OneshotSender[T], OneshotReceiver[T]]:
         """Make the two ends."""
+        line: list[Any] = [OPEN]
+        if undelivered is not None:
+            require_plain("undelivered", undelivered)
+            line.append(_Crowd(undelivered))
         # One is made for each question. `__init__`, and a walk up the stack, would make that twice as expensive.
         tx: OneshotSender[T] = _new(OneshotSender)
         rx: OneshotReceiver[T] = _new(OneshotReceiver)
-        tx._line = rx._line = [OPEN] if undelivered is None else [OPEN, _Undelivered(undelivered)]
+        tx._line = rx._line = line
         caller = _getframe(1)
         tx._caller = rx._caller = caller.f_code, caller.f_lasti
         return tx, rx
+
+    def __class_getitem__(cls, item: object) -> type[Self]:  # type: ignore[override]
+        return cls  # checkers know better, and an alias in between would make it half as expensive again
 
 
 class _OneshotEnd(End, Generic[T]):
@@ -181,11 +191,7 @@ class OneshotSender(_OneshotEnd[T]):
 
     def into_sink(self) -> Sink[T]:
         """This sender as a sink for one item, which owns it from now on. Needs the distribution `yamanote-streams`."""
-        try:
-            from yamanote.sinks import SenderSink
-        except ImportError as error:
-            raise ImportError("into_sink() needs the distribution yamanote-streams") from error
-        return SenderSink(self._moved_from([_Ended(None)]))
+        return sink_of(lambda: self._moved_from([_Ended(None)]))
 
 
 @final
@@ -300,11 +306,8 @@ class OneshotReceiver(_OneshotEnd[T]):
             self._drop()
 
     def _drop(self) -> None:
-        line = self._line
-        line.append(GONE)
-        _removed(line, OPEN)
-        if any(type(entry) is _Undelivered for entry in line.copy()):
-            _crowd_of(line)  # it takes care of the hook, also when the value is under way just now
+        self._line.append(GONE)
+        _removed(self._line, OPEN)
         self._settle()
 
     def _is_needed(self) -> bool:
@@ -320,11 +323,7 @@ class OneshotReceiver(_OneshotEnd[T]):
 
         It raises ChannelClosed when the sender was closed with a cause. Needs the distribution `yamanote-streams`.
         """
-        try:
-            from yamanote import streams
-        except ImportError as error:
-            raise ImportError("into_stream() needs the distribution yamanote-streams") from error
-        return streams.iter(self._moved_from([GONE]))
+        return stream_of(lambda: self._moved_from([GONE]))
 
 
 # ---------------------------------------------------------------- what stands in a line
@@ -355,22 +354,14 @@ class _Ended(_Mark):
 
 
 @final
-class _Undelivered(_Mark):
-    """Where a value goes when the receiver was closed."""
-
-    __slots__ = ("hook",)
-
-    def __init__(self, hook: Callable[[Any], object]) -> None:
-        self.hook = hook
-
-
-@final
 class _Crowd(_Mark):
     """Everybody who waits at one line. It is not told which: they would keep each other alive."""
 
-    __slots__ = ("receivers", "section", "watchers")
+    __slots__ = ("hook", "receivers", "section", "watchers")
 
-    def __init__(self) -> None:
+    def __init__(self, hook: Callable[[Any], object] | None = None) -> None:
+        self.hook = hook
+        """Where a value goes when the receiver was closed."""
         self.section = CriticalSection()
         self.receivers: deque[Waiter[Any]] = deque()
         self.watchers: deque[Waiter[None]] = deque()
@@ -385,7 +376,7 @@ class _Crowd(_Mark):
         """Hand over what there is, and tell when nothing will come. In the section."""
         entries = line.copy()
         value = _value_in(entries)
-        hook = _hook_in(entries)
+        hook = self.hook if GONE in entries else None
         if value is not None and (self.receivers or hook is not None) and _removed(line, value):
             if not self._hand_over(value[0], line):
                 line.append(value if hook is None else TAKEN)
@@ -441,14 +432,6 @@ def _value_in(entries: list[Any]) -> tuple[Any] | None:
     for entry in entries:
         if type(entry) is tuple:
             return entry
-    return None
-
-
-def _hook_in(entries: list[Any]) -> Callable[[Any], object] | None:
-    """The hook, if it is to have the value now."""
-    for entry in entries:
-        if type(entry) is _Undelivered and GONE in entries:
-            return entry.hook
     return None
 
 

@@ -1,7 +1,8 @@
 """Channels that never make a sender wait: what happens to the item for which there is no room.
 
 Invariant: an item that makes room for another one goes to the undelivered hook, and is counted. It is the oldest or
-the newest one, never one in between, and there are never more items than the capacity.
+the newest one, never one in between, and there are never more items than the capacity;
+save when two threads send in the same moment, until the next receive.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from abc import abstractmethod
 from typing import Any, TypeVar, final
 
 from yamanote.channels._errors import ChannelFull
+from yamanote.channels._handover import Handover
 from yamanote.channels._sender import Sender, SendOnly
 from yamanote.runtime import BUDGET, Selectable, Waiter, yield_now
 
@@ -63,13 +65,24 @@ class OverflowSender(Sender[T]):
 
 @final
 class _DropOldest(OverflowSender[T]):
-    __slots__ = ()
+    __slots__ = ("_permits",)
+
+    def __init__(self, core: Handover[T]) -> None:
+        super().__init__(core)
+        if core.permits is None:
+            core.permits = []
+        self._permits = core.permits
 
     def _overflow(self, item: T) -> None:
         core = self._core
         try:
             oldest = core.items.popleft()
         except IndexError:
+            if core.free + len(self._permits) < core.total:
+                # Another thread has received an item, and is about to give its room back.
+                self._items.append(item)
+                core.forget(1)
+                return
             oldest = item  # all the room is reserved
         else:
             self._items.append(item)

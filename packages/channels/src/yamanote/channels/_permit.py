@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, final
 
 from yamanote.channels._errors import ChannelClosed
 from yamanote.runtime import Waiter
@@ -33,6 +33,9 @@ class Permit(Generic[T]):
 
     def __init__(self, sender: Sender[T]) -> None:
         self._sender: Sender[T] | None = sender
+        permits = sender._core.permits
+        if permits is not None:
+            permits.append(None)
 
     def send(self, item: T) -> None:
         """Send `item` into the reserved room. Never waits.
@@ -45,6 +48,7 @@ class Permit(Generic[T]):
             raise RuntimeError("this permit was used before")
         self._sender = None
         sender._items.append(item)
+        _count_out(sender)
         try:
             if sender._receivers:
                 sender._core.offer(item)
@@ -56,7 +60,11 @@ class Permit(Generic[T]):
         """Give the room back, unless it was used. Never waits; call it again and again."""
         sender, self._sender = self._sender, None
         if sender is not None:
+            _count_out(sender)
             sender._core.give_back(1)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a permit can neither be copied nor pickled: it is room for one item, once")
 
     def __enter__(self) -> Self:
         return self
@@ -69,15 +77,23 @@ class Permit(Generic[T]):
         return None if getattr(self, "_sender", None) is None else f"{self!r} was neither sent with nor released"
 
     def __del__(self) -> None:
-        if self._sender is not None:
+        sender = self._sender
+        if sender is not None:
             message = f"{self!r} was dropped, neither sent with nor released"
-            core = self._sender._core
             self._sender = None
-            core.section.run(partial(core.give_back_locked, 1))
+            _count_out(sender)
+            sender._core.section.run(partial(sender._core.give_back_locked, 1))
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         return "<Permit, used>" if self._sender is None else f"<Permit for one item of {self._sender!r}>"
+
+
+def _count_out(sender: Sender[Any]) -> None:
+    """One permit is out no longer. Before its room is given back, and after its item is there."""
+    permits = sender._core.permits
+    if permits is not None:
+        permits.pop()
 
 
 class WaitingForRoom(ABC, Generic[T]):
@@ -151,4 +167,5 @@ class Reservation(WaitingForRoom[T]):
     def revoke(self, granted: list[Permit[T]]) -> int:
         for permit in granted:
             permit._sender = None
+            _count_out(self.sender)
         return len(granted)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from yamanote.channels._errors import ChannelClosed, ChannelEmpty, HandleClosed
+from yamanote.channels._door import stream_of
+from yamanote.channels._errors import ChannelEmpty
 from yamanote.channels._handle import SHUT, Handle, require_count
 from yamanote.channels._handover import Handover, discard, is_empty
+from yamanote.channels._receiving import Receiving
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ __all__ = ["Receiver"]
 T = TypeVar("T")
 
 
-class Receiver(Handle[T]):
+class Receiver(Handle[T], Receiving[T]):
     """The receiving end of a channel: `recv`, `async for`, `for` in a thread. Clonable; each item goes to one receiver.
 
     Close it (`close`, `with`, `async with`) when you want nothing more: with the last receiver the channel is closed,
@@ -28,6 +30,8 @@ class Receiver(Handle[T]):
     """
 
     __slots__ = ("_items", "_receivers", "_senders", "_tokens")
+
+    _name = "Receiver"
 
     def __init__(self, core: Handover[T]) -> None:
         super().__init__(core)
@@ -140,12 +144,6 @@ class Receiver(Handle[T]):
             pass
         return park_thread(self, timeout)
 
-    def __aiter__(self) -> Self:
-        """Receive until the channel is closed and empty. At the end of one that was closed with a cause, raises
-        ChannelClosed.
-        """
-        return self
-
     async def __anext__(self) -> T:
         if (left := self._left) and self._items and not self._receivers:  # as `recv`, without the call
             try:
@@ -158,27 +156,7 @@ class Receiver(Handle[T]):
                 if self._senders:
                     self._core.serve()
                 return item
-        try:
-            return await self.recv()
-        except HandleClosed:
-            raise
-        except ChannelClosed as closed:
-            if closed.__cause__ is not None:
-                raise
-            raise StopAsyncIteration from None
-
-    def __iter__(self) -> Iterator[T]:
-        """`async for`, for plain threads: blocks for each item."""
-        while True:
-            try:
-                item = self.blocking_recv()
-            except HandleClosed:
-                raise
-            except ChannelClosed as closed:
-                if closed.__cause__ is not None:
-                    raise
-                return
-            yield item
+        return await super().__anext__()
 
     def register(self, waiter: Waiter[T]) -> None:
         """Park `waiter` until there is an item for it. See `yamanote.runtime.Selectable`."""
@@ -234,8 +212,4 @@ class Receiver(Handle[T]):
 
         Raises HandleClosed when it was closed before. Needs the distribution `yamanote-streams`.
         """
-        try:
-            from yamanote import streams
-        except ImportError as error:
-            raise ImportError("into_stream() needs the distribution yamanote-streams") from error
-        return streams.iter(self._moved())
+        return stream_of(self._moved)

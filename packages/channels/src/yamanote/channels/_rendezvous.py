@@ -37,12 +37,23 @@ class RendezvousHandover(Handover[T]):
     def _serve_senders(self) -> bool:
         if self.closed:
             return super()._serve_senders()  # which refuses them
-        while self.waiters and self._is_awaited():
-            waiter = self.waiters.popleft()
+        waiters, place = self.waiters, 0
+        while place < len(waiters) and self._is_awaited():
+            waiter = waiters[place]
+            if not self._is_awaited_by_others(waiter):
+                place += 1
+                continue
+            del waiters[place]
             if waiter.claim():
                 waiter.settle(waiter.operation.grant())
                 return True
         return False
+
+    def _is_awaited_by_others(self, waiter: Waiter[Any]) -> bool:
+        """Whether an item of `waiter` would go to another party: a select over both sides must not serve itself."""
+        if self.receivers[0]._claim is not waiter._claim:
+            return True
+        return any(other._claim is not waiter._claim and other.is_waiting() for other in self.receivers.copy())
 
     def _is_awaited(self) -> bool:
         """Whether an item would be handed over at once."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
+from yamanote.channels._door import sink_of
 from yamanote.channels._errors import ChannelClosed, ChannelFull
 from yamanote.channels._handle import SHUT, Handle, require_count, require_error
 from yamanote.channels._handover import Handover, discard
@@ -28,6 +29,8 @@ class Sender(Handle[T]):
     """
 
     __slots__ = ("_items", "_receivers", "_senders", "_tokens")
+
+    _name = "Sender"
 
     _counts_permits = False
     """Whether a permit that is used must be told to the channel, because no token stays with its item."""
@@ -106,8 +109,8 @@ class Sender(Handle[T]):
     async def send_many(self, items: Iterable[T]) -> None:
         """Send all of `items`, in order, waiting for room as often as need be. Items of others may come between.
 
-        Raises ChannelClosed, with all the items that were not accepted in `refused`; of an iterator, only with the
-        first of them, since it has not been asked for the others. When the call is cancelled, what came before is
+        Raises what `send` raises, with all the items that were not accepted in `refused`; of an iterator, only with
+        the first of them, since it has not been asked for the others. When the call is cancelled, what came before is
         sent: pass an iterator to know where it stopped.
         """
         iterator = iter(items)
@@ -117,9 +120,9 @@ class Sender(Handle[T]):
                     self._left = left - 1
                 else:
                     await self.send(item)
-        except ChannelClosed as closed:
+        except (ChannelClosed, ChannelFull) as error:
             if iterator is not items and isinstance(items, Collection):
-                closed.refused += tuple(iterator)
+                error.refused += tuple(iterator)
             raise
 
     def blocking_send(self, item: T, timeout: float | None = None) -> None:
@@ -164,12 +167,13 @@ class Sender(Handle[T]):
 
         Raises ValueError when `count` is less than 1 or more than the capacity.
         """
-        if not self._left:
+        if left := self._left:
+            self._left = left - 1
+        else:
             self._left = BUDGET
             await yield_now()
         self._check_reservation(count)
         if self._core.try_take(count):
-            self._left -= 1
             return [Permit(self) for _ in range(count)]
         self._left = BUDGET
         return await park(Reservation(self, count))
@@ -250,11 +254,7 @@ class Sender(Handle[T]):
 
         Raises HandleClosed when it was closed before. Needs the distribution `yamanote-streams`.
         """
-        try:
-            from yamanote.sinks import SenderSink
-        except ImportError as error:
-            raise ImportError("into_sink() needs the distribution yamanote-streams") from error
-        return SenderSink(self._for_sink())
+        return sink_of(self._for_sink)
 
     def _for_sink(self) -> Sender[T] | SendOnly[T]:
         """What takes the place of this sender: a sink reserves room, wherever it can."""

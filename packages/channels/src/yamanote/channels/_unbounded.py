@@ -70,6 +70,8 @@ class UnboundedSender(Sender[T]):
 
     __slots__ = ()
 
+    _name = "UnboundedSender"
+
     _counts_permits = True
 
     async def send(self, item: T) -> None:

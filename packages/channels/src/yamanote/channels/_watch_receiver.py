@@ -11,7 +11,9 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
-from yamanote.channels._errors import ChannelClosed, HandleClosed
+from yamanote.channels._door import stream_of
+from yamanote.channels._errors import ChannelClosed
+from yamanote.channels._receiving import is_plain_end
 from yamanote.channels._watched import Watched, WatchEnd, require_plain
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 
@@ -132,15 +134,15 @@ class WatchReceiver(WatchEnd[T]):
         require_plain("predicate", predicate)
         refuse_loop_thread(timeout)
         deadline = None if timeout is None else monotonic() + timeout  # a thread has no loop to ask for the time
-        while True:
-            value = self.borrow_and_update()
-            if predicate(value):
-                return value
-            if not self.has_changed():
-                try:
-                    park_thread(self, None if deadline is None else deadline - monotonic())
-                except TimeoutError:
-                    raise TimeoutError(f"no such value within {timeout} seconds") from None
+        while not predicate(value := self.borrow_and_update()):
+            left = None if deadline is None else deadline - monotonic()
+            try:
+                if left is not None and left <= 0:  # also while there is always another value
+                    raise TimeoutError
+                park_thread(self, left)
+            except TimeoutError:
+                raise TimeoutError(f"no such value within {timeout} seconds") from None
+        return value
 
     def __aiter__(self) -> Self:
         """Receive the newest value, seen or not, then each change, until every sender is closed.
@@ -154,10 +156,8 @@ class WatchReceiver(WatchEnd[T]):
     async def __anext__(self) -> T:
         try:
             await self.changed()
-        except HandleClosed:
-            raise
         except ChannelClosed as closed:
-            if closed.__cause__ is not None:
+            if not is_plain_end(closed):
                 raise
             raise StopAsyncIteration from None
         return self.borrow_and_update()
@@ -168,10 +168,8 @@ class WatchReceiver(WatchEnd[T]):
         while True:
             try:
                 self.blocking_changed()
-            except HandleClosed:
-                raise
             except ChannelClosed as closed:
-                if closed.__cause__ is not None:
+                if not is_plain_end(closed):
                     raise
                 return
             yield self.borrow_and_update()
@@ -205,13 +203,12 @@ class WatchReceiver(WatchEnd[T]):
         The stream gives what `async for` gives. Raises HandleClosed, and ImportError without the distribution
         `yamanote-streams`.
         """
-        try:
-            from yamanote import streams
-        except ImportError as error:
-            raise ImportError("into_stream() needs the distribution yamanote-streams") from error
+        return stream_of(self._moved)
+
+    def _moved(self) -> WatchReceiver[T]:
         owned = self.clone()
         self.close()
-        return streams.iter(owned)
+        return owned
 
     # ---------------------------------------------------------------- as something to wait for (Selectable, Watching)
 

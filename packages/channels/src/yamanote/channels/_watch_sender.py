@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, final
 
+from yamanote.channels._door import sink_of
 from yamanote.channels._errors import ChannelClosed
 from yamanote.channels._handle import require_error
 from yamanote.channels._watch_receiver import WatchReceiver
@@ -150,13 +151,12 @@ class WatchSender(WatchEnd[T]):
 
         Raises HandleClosed, and ImportError without the distribution `yamanote-streams`.
         """
-        try:
-            from yamanote.sinks import SenderSink
-        except ImportError as error:
-            raise ImportError("into_sink() needs the distribution yamanote-streams") from error
+        return sink_of(self._moved)
+
+    def _moved(self) -> WatchSender[T]:
         owned = self.clone()
         self.close()
-        return SenderSink(owned)
+        return owned
 
     def __repr__(self) -> str:
         core = self._core

@@ -165,7 +165,7 @@ class WatchEnd(End, Generic[T]):
 
     def same_channel(self, other: WatchEnd[Any]) -> bool:
         """Whether `other` is an end, of either kind, of this very channel."""
-        return self._core is other._core
+        return isinstance(other, WatchEnd) and self._core is other._core
 
     def _require_open(self, *refused: Any) -> None:
         if self._closed:

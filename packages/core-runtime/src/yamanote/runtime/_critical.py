@@ -99,8 +99,8 @@ class CriticalSection:
             self._depth -= 1
             outermost = not self._depth
             self._release()
-        if outermost and (work or self._afterwards):
-            self._catch_up()
+            if outermost and (work or self._afterwards):
+                self._catch_up()
 
     def __enter__(self) -> None:
         self._acquire()
@@ -113,21 +113,24 @@ class CriticalSection:
         while self._work and self.try_enter():
             self.leave()
         # One at a time, and in a loop: a call may come back here, and would nest ever deeper.
-        while (calls := self._afterwards) and not self._depth and self._calling.acquire(False):
+        if (calls := self._afterwards) and not self._depth and self._calling.acquire(False):
             try:
                 while calls:
                     _call(calls.popleft())
             finally:
                 self._calling.release()
+                self._catch_up()  # for who found this at it, and went; also when an interruption has ended it
 
 
 def _call(work: Callable[[], object]) -> None:
     """Whoever does this work on the way out has not brought it, and must not get its error."""
     try:
         work()
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a CancelledError would look like a cancellation of whoever is here by chance
         _report(error)
 
 
-def _report(error: Exception) -> None:
+def _report(error: BaseException) -> None:
     sys.excepthook(type(error), error, error.__traceback__)

@@ -280,16 +280,14 @@ def park_thread(operation: Selectable[T], timeout: float | None = None) -> T:
     waiter: ThreadWaiter[T] = ThreadWaiter()
     try:
         operation.register(waiter)
-        woken = waiter.sleep(timeout)
-    except BaseException:  # KeyboardInterrupt
+        if not waiter.sleep(timeout):
+            if waiter.claim():
+                raise TimeoutError(f"not done within {timeout} seconds")
+            waiter.sleep()  # it was claimed at the last moment: the value is on its way
+    except BaseException:  # KeyboardInterrupt, too
         waiter.claim()
         operation.withdraw(waiter)
         raise
-    if not woken and waiter.claim():
-        operation.withdraw(waiter)
-        raise TimeoutError(f"nothing within {timeout} seconds")
-    if not woken:  # it was claimed at the last moment: the value is on its way
-        waiter.sleep()
     try:
         return waiter.result()
     finally:

@@ -1,6 +1,6 @@
 """Sinks at the ends: a channel of any kind, and nowhere.
 
-Invariant of the first: an item is in the channel, or its `feed` has raised. What is cancelled was not sent.
+Invariant of the first: an item is in the channel, or its `feed` has raised.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class SenderSink(Sink[T_contra]):
 
     The sender may belong to a channel of any kind: whatever has `send`, plain or async, and `close`. An item has
     arrived when it is in the channel, so flushing does nothing. `feed` raises ChannelClosed, with the item in
-    `refused`, when nobody receives any more. **Cancel safety**: an item whose `feed` was cancelled was not sent.
+    `refused`, when nobody receives any more. **Cancel safety**: an item whose `feed` was cancelled was not sent. That
+    of bytes, and of a broadcast channel that suspends, is as with their own `send`, and may have been.
 
     >>> from yamanote.channels import channel
     >>> from yamanote.runtime import run

@@ -42,12 +42,12 @@ class Acquirable(ABC):
 
         **Cancel safety:** what had been handed to a cancelled call goes to the next in the queue.
         """
-        if not self._left:
-            self._left = BUDGET
+        if not (left := self._left):
+            self._left = left = BUDGET
             if self._ready():  # who has to wait in any case is to queue at once
                 await yield_now()
         if self.try_acquire():
-            self._left -= 1
+            self._left = left - 1  # not one less than it is now: other loops count as well, and it would miss zero
         else:
             self._left = BUDGET
             await park(self)

@@ -149,13 +149,15 @@ class Barrier:
             self._refuse(waiters.popleft())
         while len(waiters) >= self._parties:
             # Who was cancelled, but has not run since, is not there. Looked at first and handed their positions then:
-            # who is cancelled in between, by another thread, was there when the round became complete.
+            # who gives up in between, in another thread, was there when the round became complete. It leaves no gap:
+            # somebody is to be the leader.
             here = [waiter for waiter in waiters.copy() if waiter.is_waiting()][: self._parties]
             if len(here) < self._parties:
                 return
-            for position, waiter in enumerate(here):
+            position = 0
+            for waiter in here:
                 waiters.remove(waiter)
-                waiter.hand(position)
+                position += waiter.hand(position)
 
     def __repr__(self) -> str:
         state = "broken" if self._broken else f"{self.value()} of {self._parties} waiting"

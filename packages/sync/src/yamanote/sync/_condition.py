@@ -14,6 +14,7 @@ from asyncio import CancelledError
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from time import monotonic
 from types import TracebackType
 from typing import Literal, TypeVar, final
@@ -61,7 +62,7 @@ class Condition:
     'apple'
     """
 
-    __slots__ = ("__weakref__", "_bereft", "_lock", "_waiters")
+    __slots__ = ("__weakref__", "_lock", "_waiters")
 
     def __init__(self, lock: Lock | None = None) -> None:
         if lock is None:
@@ -70,8 +71,6 @@ class Condition:
             raise TypeError(f"lock must be a yamanote.sync.Lock, not {lock!r}")
         self._lock = lock
         self._waiters: deque[Waiter[None]] = deque()
-        self._bereft: list[None] = []
-        """One entry for each wait that was thrown away and could not take the lock again, until its block ends."""
 
     async def wait(self) -> Literal[True]:
         """Let the lock go, wait for a notification, take the lock again. Always True, as in asyncio.
@@ -111,7 +110,7 @@ class Condition:
         else:
             # The coroutine is thrown away, and can wait no more. When others have the lock, its block must leave it be.
             if not lock.try_acquire():
-                self._bereft.append(None)
+                lock._bereft.append(None)
                 half_way = not waiter.claim()
         if interruption is None:
             return True
@@ -126,8 +125,10 @@ class Condition:
     async def wait_for(self, predicate: Callable[[], T]) -> T:
         """Wait until `predicate()` is true, and return what it gave. It is called with the lock held.
 
-        Does not wait when it is true already. As `wait` otherwise.
+        Does not wait when it is true already. As `wait` otherwise. Raises TypeError for an async function: its
+        coroutine would always count as true.
         """
+        _require_plain(predicate)
         while not (result := predicate()):
             await self.wait()
         return result
@@ -168,9 +169,10 @@ class Condition:
     def blocking_wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
         """`wait_for`, for plain threads: for at most `timeout` seconds; returns what `predicate()` gave last.
 
-        Raises as `blocking_wait` does.
+        Raises as `blocking_wait` does, and TypeError as `wait_for`.
         """
         refuse_loop_thread(timeout)
+        _require_plain(predicate)
         end = None if timeout is None else monotonic() + timeout  # a thread that may block has no loop to ask
         while not (result := predicate()):
             left = None if end is None else end - monotonic()
@@ -243,13 +245,10 @@ class Condition:
     def __aenter__(self) -> Awaitable[None]:
         return self._lock.__aenter__()
 
-    async def __aexit__(
+    def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if exc_type is GeneratorExit and self._bereft:
-            self._bereft.pop()
-        else:
-            self._lock.release()
+    ) -> Awaitable[None]:
+        return self._lock.__aexit__(exc_type, exc, traceback)
 
     def __enter__(self) -> None:
         """For plain threads; in a task, write `async with`."""
@@ -267,3 +266,8 @@ class Condition:
     def __repr__(self) -> str:
         state = "locked" if self.locked() else "unlocked"
         return f"<Condition {state}, {len(self._waiters)} waiting at {id(self):#x}>"
+
+
+def _require_plain(predicate: Callable[..., object]) -> None:
+    if not callable(predicate) or iscoroutinefunction(predicate):
+        raise TypeError(f"predicate must be a plain function, not {predicate!r}")

@@ -52,8 +52,8 @@ class Event:
 
         **Cancel safety:** nothing to lose.
         """
-        if self._cell.state[0] and self._left:
-            self._left -= 1
+        if (left := self._left) and self._cell.state[0]:
+            self._left = left - 1  # not `-= 1`: other threads count here, too, and it must not fall below 0
             return True
         self._left = BUDGET
         if self._cell.value:

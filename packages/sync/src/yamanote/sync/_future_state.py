@@ -10,6 +10,7 @@ import asyncio
 from asyncio import CancelledError, InvalidStateError, _get_running_loop
 from collections.abc import Awaitable, Callable
 from concurrent import futures
+from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, final, overload
 
@@ -120,7 +121,9 @@ class FutureState(Generic[T]):
 
     @staticmethod
     def new_failed(exception: BaseException) -> FutureState[Any]:
-        """One that ended with `exception`."""
+        """One that ended with `exception`. Raises TypeError for what is no exception."""
+        if not isinstance(exception, BaseException):
+            raise TypeError(f"exception must be an exception, not {exception!r}")
         return FutureState(Outcome.failed(exception))
 
     @staticmethod
@@ -140,6 +143,8 @@ class FutureState(Generic[T]):
         **Cancel safety:** when the calling task is cancelled, `awaitable` is, as by a plain `await`, and that
         CancelledError is raised and not absorbed. KeyboardInterrupt and SystemExit are raised, too.
         """
+        if not isawaitable(awaitable):
+            raise TypeError(f"awaitable must be something to await, not {awaitable!r}")
         caller = _Caller()
         try:
             return FutureState(Outcome.ok(await awaitable))
@@ -151,6 +156,8 @@ class FutureState(Generic[T]):
     @staticmethod
     def absorb_lambda(function: Callable[[], U]) -> FutureState[U]:
         """Call `function` and return how that ended. KeyboardInterrupt and SystemExit are raised."""
+        if not callable(function):
+            raise TypeError(f"function must be callable, not {function!r}")
         try:
             return FutureState(Outcome.ok(function()))
         except (Exception, CancelledError) as error:
@@ -169,7 +176,7 @@ class FutureState(Generic[T]):
         The state is pending in the block, and ends with it: with `result`, or with what the block raised, which goes
         no further. A request to cancel the calling task, KeyboardInterrupt and SystemExit do; the state stays pending.
         """
-        return _Absorbing(FutureState(), result)
+        return _Absorbing(result)
 
 
 @final
@@ -178,12 +185,14 @@ class _Absorbing(Generic[T]):
 
     __slots__ = ("_caller", "_result", "_state")
 
-    def __init__(self, state: FutureState[T], result: T) -> None:
-        self._state = state
+    _state: FutureState[T]
+
+    def __init__(self, result: T) -> None:
         self._result = result
 
     def __enter__(self) -> FutureState[T]:
         self._caller = _Caller()
+        self._state = FutureState()  # each block has its own: a state that has ended stays as it is
         return self._state
 
     def __exit__(

@@ -30,11 +30,13 @@ class Lock(Permits):
     True
     """
 
-    __slots__ = ()
+    __slots__ = ("_bereft",)
 
     def __init__(self) -> None:
         # Of two threads that release at once, both may find it locked: the second token falls away.
         super().__init__(PermitPool(1, most=1))
+        # One entry for each `Condition.wait` that was thrown away while others had the lock, until its block ends.
+        self._bereft: list[None] = []
 
     def locked(self) -> bool:
         """Whether somebody has it."""
@@ -55,6 +57,9 @@ class Lock(Permits):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if exc_type is GeneratorExit and self._bereft:
+            self._bereft.pop()
+            return
         if self._tokens:
             raise RuntimeError("release() of a lock that nobody has")
         self._give(None)

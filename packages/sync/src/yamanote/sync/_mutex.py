@@ -174,6 +174,9 @@ class Locking(Generic[T]):
     def refuse(self) -> BaseException:
         return self._mutex._lock.refuse()
 
+    def __repr__(self) -> str:
+        return f"<Locking {self._mutex!r}>"
+
 
 @final
 class Guard(Generic[T]):
@@ -237,9 +240,7 @@ class Guard(Generic[T]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return _contents(self)(*args, **kwargs)
 
-    # Compared by identity, `guard == 5` would be false in silence.
-
-    __hash__ = None  # type: ignore[assignment]
+    # Compared by identity, `guard == 5` would be false in silence. So it has no hash either.
 
     def __eq__(self, other: object) -> Any:
         return _contents(self) == other

@@ -62,6 +62,7 @@ class OnceCell(Generic[T]):
         # Without a budget: this is no wait any more but a look, as at an attribute.
         if self._value:
             return self._value[0]
+        _require_callable(factory)
         try:
             await self._turn.acquire()
         except SemaphoreClosed:
@@ -84,6 +85,7 @@ class OnceCell(Generic[T]):
         refuse_loop_thread(timeout)
         if self._value:
             return self._value[0]
+        _require_callable(factory)
         try:
             self._turn.blocking_acquire(timeout)
         except SemaphoreClosed:
@@ -133,3 +135,10 @@ class OnceCell(Generic[T]):
         turn = self._turn.statistics()
         state = "set" if self._value else "unset" if turn.free else "being made"
         return f"<OnceCell {state}, {turn.waiting} waiting at {id(self):#x}>"
+
+
+def _require_callable(factory: object) -> None:
+    if not callable(factory):
+        if iscoroutine(factory):
+            factory.close()
+        raise TypeError(f"factory must be a function that makes the value, not {factory!r}")

@@ -50,11 +50,9 @@ class Permits(Acquirable):
             else:
                 self._left = left - 1
                 return True
-        if not left and self._tokens and not self._waiters:
-            self._left = BUDGET
-            await yield_now()
-            return await self.acquire()
         self._left = BUDGET
+        if not left and self._tokens and not self._waiters:
+            await yield_now()
         await park(self)
         return True
 
@@ -120,4 +118,5 @@ class Permits(Acquirable):
         return 1
 
     def refuse(self) -> SemaphoreClosed:
-        return SemaphoreClosed(f"{self!r} is closed")
+        # Without a look at the state: it would count the queue again for each party in it.
+        return SemaphoreClosed(f"this {type(self).__name__} is closed")

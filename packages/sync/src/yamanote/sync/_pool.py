@@ -7,7 +7,8 @@ anybody is parked.
 The ordinary path takes no lock: a free permit is a token in a deque, and `deque.pop` is atomic on every build of
 CPython. Who gives a permit back appends it, *then* looks for parked parties; who parks appends itself, *then* looks
 again for permits. So of two that race at least one sees both sides, and that one calls `serve`, which takes the lock
-and matches them.
+and matches them. (On a free-threaded build a plain look may come before the append in front of it: of the two, the one
+who parks, which is the rare one, looks under the lock that every deque has.)
 
 Locks, semaphores, and the room of bounded channels are this pool.
 """
@@ -175,6 +176,7 @@ class PermitPool:
         """Park `waiter` behind all others until `want` can be met; at once, perhaps."""
         waiter.operation = want
         self.waiters.append(waiter)
+        self.tokens.rotate(0)  # its lock, and nothing else: see the top of this file
         if self.tokens or self._unmade is not None or self.closed:
             self.serve()
 

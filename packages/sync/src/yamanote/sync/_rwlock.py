@@ -74,19 +74,10 @@ class RwLock:
 
     def statistics(self) -> RwLockStatistics:
         """Look at it, for logs and debuggers."""
-        queue = self._room.queue.copy()
-        writing = _WRITING in queue
-        return RwLockStatistics(len(self._room.readers), writing, len(queue) - writing)
-
-    def __leak__(self) -> str | None:
-        """What was not given back, for `yamanote.testing.no_leaks`."""
-        now = self.statistics()
-        return f"{self!r}: not given back" if now.reading or now.writing else None
+        return self._room.statistics()
 
     def __repr__(self) -> str:
-        now = self.statistics()
-        state = "writing" if now.writing else f"{now.reading} reading" if now.reading else "unlocked"
-        return f"<RwLock {state}, {now.waiting} waiting at {id(self):#x}>"
+        return repr(self._room)
 
 
 class _Room:
@@ -99,7 +90,22 @@ class _Room:
         """One entry for each reader inside, and, for a moment, for one that will step back."""
         self.queue: deque[Waiter[Any]] = deque()
         """The writer at work, then who waits, oldest first."""
-        self.section = CriticalSection()
+        self.section: CriticalSection = CriticalSection()
+
+    def statistics(self) -> RwLockStatistics:
+        queue = self.queue.copy()
+        writing = _WRITING in queue
+        return RwLockStatistics(len(self.readers), writing, len(queue) - writing)
+
+    def __leak__(self) -> str | None:
+        """What was not given back, for `yamanote.testing.no_leaks`: here, as who holds it may have only a side."""
+        now = self.statistics()
+        return f"{self!r}: not given back" if now.reading or now.writing else None
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        state = "writing" if now.writing else f"{now.reading} reading" if now.reading else "unlocked"
+        return f"<RwLock {state}, {now.waiting} waiting at {id(self):#x}>"
 
     def end_reading(self) -> None:
         try:
@@ -126,7 +132,7 @@ class _Room:
             first = self.queue[0]
         except IndexError:  # served meanwhile, by another thread
             return
-        if first is waiter:
+        if first is waiter or not (first is _WRITING or first.is_waiting()):
             self.serve()
 
     def delist(self, waiter: Waiter[Any]) -> None:
@@ -165,7 +171,9 @@ class _Room:
                 else:
                     readers.pop()
             elif readers:
-                return  # also when it was cancelled, and has not run since: then its withdrawal goes on from here
+                if waiter.is_waiting():
+                    return
+                queue.popleft()  # cancelled, or its loop was closed: it holds up no reader behind it
             elif waiter.claim():
                 queue[0] = _WRITING  # in its place: were the queue empty for a moment, a newcomer would walk in
                 waiter.settle(Held(waiter.operation))
@@ -195,7 +203,7 @@ class _Side(Acquirable):
         self._room.delist(waiter)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {'locked' if self.locked() else 'unlocked'} at {id(self):#x}>"
+        return f"<{type(self).__name__} of {self._room!r}>"
 
 
 @final

@@ -153,12 +153,12 @@ class Acquire(Acquirable):
     async def acquire(self) -> Literal[True]:
         """Take the permits, as `Semaphore.acquire` takes one."""
         semaphore = self._semaphore
-        if not semaphore._left:
-            semaphore._left = BUDGET
+        if not (left := semaphore._left):
+            semaphore._left = left = BUDGET
             if not semaphore.locked():
                 await yield_now()
         if self.try_acquire():
-            semaphore._left -= 1
+            semaphore._left = left - 1  # see `Acquirable.acquire`
         else:
             semaphore._left = BUDGET
             await park(self)

@@ -5,6 +5,7 @@ Invariant: the value is set at most once, and whoever has seen it never sees ano
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Generic, TypeVar, cast, final
 
 from yamanote.runtime import Waiter, cooperative, park, park_thread
@@ -48,7 +49,13 @@ class SetOnce(Generic[T]):
 
         Raises AlreadySet when there is a value already: of two that set it at once, one succeeds.
         """
-        if not self._cell.set_if(0, value):
+        cell = self._cell
+        try:
+            is_first = cell.set_if(0, value)
+        except RuntimeError:  # in a finalizer or a signal handler that began inside of another call: after that one
+            is_first = not cell.version
+            cell._section.afterwards.append(partial(cell.set_if, 0, value))
+        if not is_first:
             raise AlreadySet(f"{self!r} has a value already")
 
     def get(self) -> T:
