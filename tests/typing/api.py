@@ -2,7 +2,8 @@
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from typing import Any, Literal, assert_type
+from collections.abc import Hashable
+from typing import Any, Literal, Never, assert_type
 
 import yamanote
 from yamanote import channels, futures, runtime, server, sinks, streams, sync, threads, time
@@ -18,7 +19,7 @@ from yamanote.channels import (
     oneshot_channel,
     spsc_buffer,
 )
-from yamanote.futures import gather, join, race, select, task_set
+from yamanote.futures import amass, as_completed_safe, gather, gather_safe, join, race, race_ok, select, task_set
 from yamanote.runtime import (
     BlockingPool,
     Handle,
@@ -187,6 +188,18 @@ async def tasks() -> None:
     assert_type(await gather(length("a"), length("b")), list[int])
     assert_type(await join(length("a")), list[int])
     assert_type(await race(length("a"), length("b")), int)
+    assert_type(await race([length("a")]), int)
+    assert_type(await race_ok(length("a"), length("b")), int)
+    assert_type(await join(map(length, "ab")), list[int])
+    assert_type(await gather(map(length, "ab"), limit=2, sensitive=False), list[int])
+    assert_type(await gather(asyncio.Future[int]()), list[int])
+    assert_type(await gather_safe(length("a"), length("b")), list[int | BaseException])
+    async with amass(map(length, "ab"), limit=2) as lengths:
+        assert_type([value async for value in lengths], list[int])
+    async with as_completed_safe([length("a")]) as ends:
+        assert_type([end async for end in ends], list[JoinHandle[int]])
+    async with task_set(a=length("a")) as lengths_by_name:
+        assert_type([pair async for pair in lengths_by_name], list[tuple[str, int]])
     assert_type(await timeout(1, length("a")), int)
     async with timeout(1) as scope:
         assert_type(scope.cancelled_caught, bool)
@@ -273,3 +286,66 @@ async def locks() -> None:
     assert_type(semaphore.tokens(), int)
     with semaphore.acquire_many(1).or_raise() as some:
         assert_type(some.need, int)
+
+
+@time.retry(time.Schedule.exponential(0.1).jittered().capped(5).retries(3), on=(OSError, EOFError))
+async def fetch(url: str, *, limit: int = 1) -> bytes:
+    return url.encode()[:limit]
+
+
+async def retrying() -> None:
+    assert_type(await fetch("a", limit=2), bytes)
+    await fetch(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    schedule = time.Schedule(0, 1) + time.Schedule.fixed(1) & time.Schedule.fixed(2).total(10) | time.Schedule()
+    assert_type([delay for delay in schedule], list[float])
+    assert_type(time.retry(schedule, on=lambda error: "busy" in str(error))(len)("a"), int)
+    limiter = time.RateLimiter(10, 60, burst=3)
+    assert_type(await limiter.acquire(), None)
+    assert_type(await limiter.acquire_many(2), None)
+    assert_type(limiter.try_acquire(2), bool)
+
+
+async def repeating() -> None:
+    assert_type([tick async for tick in time.interval(1)], list[float])
+    assert_type([tick async for tick in time.repeat_periodically(1)], list[float])
+
+    async def beat(interval: float) -> str:
+        return "beat"
+
+    async with time.create_timer(beat, 1, time.TimerDelayPolicy.CANCEL) as timer:
+        assert_type(timer, time.Timer)
+    assert_type(await timer, None)
+    time.create_timer(len, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    queue = time.DelayQueue[bytes]()
+    assert_type(queue.insert(b"item", 1), Hashable)
+    assert_type(queue.insert_at(b"item", 1, key="key"), str)
+    queue.insert("item", 1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    assert_type([item async for item in queue] + [await queue.recv(), queue.remove("key")], list[bytes])
+    if (first := queue.peek()) is not None:
+        assert_type([first.item], list[bytes])
+
+
+async def sharing() -> None:
+    page = futures.shared(length("a"))
+    assert_type(page, futures.Shared[int])
+    assert_type(await page, int)
+    assert_type(await select(page=page), tuple[str, Any])
+    assert_type([await futures.lazy(lambda: length("a")), await futures.lazy(lambda: 1, keep=True)], list[int])
+    assert_type(await futures.ready("value"), str)
+    flying = futures.single_flight(length)
+    assert_type(await flying("a"), int)
+    assert_type(flying.forget("a"), bool)
+    await flying(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    flights = futures.SingleFlight[str, int]()
+    assert_type([await flights.run("a", lambda: length("a")), await flights.run("b", lambda: 1)], list[int])
+    await flights.run(1, lambda: 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    futures.shared(length)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    class Client:
+        @futures.single_flight
+        async def fetch(self, page: int) -> str:
+            return str(page)
+
+    assert_type(await Client().fetch(1), str)
+    assert_type(Client().fetch.forget(1), bool)
+    assert_type(await futures.pending(), Never)

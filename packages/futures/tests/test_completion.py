@@ -667,3 +667,149 @@ async def test_a_task_that_has_just_finished_is_never_out_of_sight_of_another_th
         assert (await queue.pop())[1].result() == 1
     assert all(lengths)
     assert len(lengths) == 2
+
+
+async def test_wait_ends_with_the_last_task_and_takes_nothing() -> None:
+    async with CompletionQueue[int, Any]() as queue:
+        await queue.wait()
+        for key in range(3):
+            queue.add(turns(3 - key), key)
+        waiting = [asyncio.create_task(queue.wait()) for _ in range(2)]
+        await turns(3)
+        assert not any(task.done() for task in waiting)
+        await asyncio.gather(*waiting)
+        assert len(queue) == 3
+        assert [key async for key, _ in queue] == [2, 1, 0]
+
+
+async def test_who_waits_for_the_end_is_not_served_before_who_waits_for_a_task() -> None:
+    async with CompletionQueue[int, Any]() as queue:
+        queue.add(turns(5), 1)
+        waiting = asyncio.create_task(queue.wait())
+        await turns(2)
+        popping = asyncio.create_task(queue.pop())
+        assert (await popping)[0] == 1
+        await waiting
+        assert not queue
+
+
+@pytest.mark.parametrize("turn", range(9))
+async def test_a_cancelled_wait_leaves_the_tasks_alone(turn: int) -> None:
+    async with CompletionQueue[int, Any]() as queue:
+        task = queue.add(turns(5, "value"), 1)
+        waiting = asyncio.create_task(queue.wait())
+        await turns(turn)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await queue.wait()
+        assert task.result() == "value"
+        assert [entry async for entry in queue] == [(1, task)]
+
+
+async def test_a_task_cannot_wait_for_the_end_of_its_queue() -> None:
+    async with CompletionQueue[int, Any]() as queue:
+        task = queue.add(queue.wait(), 1)
+        await queue.pop()
+        assert isinstance(task.exception(), RuntimeError)
+
+
+def is_five(task: asyncio.Task[Any]) -> bool:
+    return not task.cancelled() and task.result() == 5
+
+
+@pytest.mark.parametrize("eager", [False, True])
+async def test_the_decisive_task_cancels_the_others_in_its_turn(eager: bool) -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await never()
+        finally:
+            await turns(2)
+            ended.append("work")
+
+    async with CompletionQueue[str, Any](until=is_five) as queue:
+        queue.add(work(), "work", eager=eager)
+        queue.add(turns(1, 4), "four", eager=eager)
+        assert queue.decisive is None
+        five = queue.add(turns(0 if eager else 3, 5), "five", eager=eager)
+        await queue.wait()
+        assert ended == ["work"]
+        assert queue.decisive is five
+        keys = [key async for key, _ in queue]
+        assert sorted(keys) == ["five", "four", "work"]
+        assert keys[-1] == "work"
+        assert queue.decisive is five
+        with pytest.raises(RuntimeError, match="decided"):
+            queue.add(never(), "late")
+
+
+async def test_of_two_that_could_decide_the_first_one_does() -> None:
+    asked: list[Any] = []
+
+    def first(task: asyncio.Task[Any]) -> bool:
+        asked.append(task.result())
+        return bool(asked[-1])
+
+    async with CompletionQueue[None, Any](until=first) as queue:
+        for value in (0, 1, 2):
+            queue.add(turns(1, value), None)
+        await queue.wait()
+        assert asked == [0, 1]
+        assert queue.decisive is not None and queue.decisive.result() == 1
+
+
+async def test_closing_does_not_ask_those_again_whom_the_decision_has_cancelled() -> None:
+    cleaned: list[str] = []
+
+    async def work() -> None:
+        try:
+            await never()
+        finally:
+            await turns(4)
+            cleaned.append("up")
+
+    async with CompletionQueue[None, Any](until=lambda _: True) as queue:
+        queue.add(work(), None)
+        queue.add(turns(1), None)
+        await queue.pop()
+    assert cleaned == ["up"]
+
+
+async def test_a_party_that_a_finalizer_withdraws_while_the_others_are_told_of_the_end_hurts_nobody() -> None:
+    class Reentrant(TaskWaiter[Any]):
+        __slots__ = ()
+
+        def claim(self) -> bool:
+            second.claim()
+            wait.withdraw(second)  # as the garbage collector may do at any moment
+            return super().claim()
+
+    async with CompletionQueue[int, Any]() as queue:
+        queue.add(never(), 1)
+        wait = queue.until_empty()
+        first, second, third = Reentrant(), TaskWaiter[Any](), TaskWaiter[Any]()
+        for waiter in (first, second, third):
+            wait.register(waiter)
+        await queue.aclose()
+        assert isinstance(first.error, LookupError)
+        assert second.error is None
+        assert isinstance(third.error, LookupError)
+        assert not queue._waiters
+
+
+async def test_another_loop_may_wait_for_the_end() -> None:
+    go_on = threading.Event()
+
+    async def wait() -> int:
+        go_on.set()
+        await queue.wait()
+        return len(queue)
+
+    async with CompletionQueue[int, Any]() as queue:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.add(gate, 1)
+        thread = asyncio.get_running_loop().run_in_executor(None, asyncio.run, wait())
+        await asyncio.to_thread(go_on.wait, 10)
+        gate.set_result(None)
+        assert await asyncio.wait_for(thread, 10) == 1

@@ -10,7 +10,20 @@ from typing import Any
 
 import pytest
 
-from yamanote.futures import CompletionQueue, failed_branch, gather, join, race, select, task_set, try_join
+from yamanote.futures import (
+    CompletionQueue,
+    amass,
+    as_completed_safe,
+    failed_branch,
+    gather,
+    gather_safe,
+    join,
+    race,
+    race_ok,
+    select,
+    task_set,
+    try_join,
+)
 from yamanote.runtime import JoinError, park, yield_now
 from yamanote.testing import explore, explore_cancellations
 from yamanote.time import interval_at, sleep
@@ -35,12 +48,14 @@ class Works:
         self.most = 0
         self.finished: list[Any] = []
         """In the order of their ends, however they ended, as far as they had begun."""
+        self.succeeded: list[Any] = []
 
     async def do(self, name: Any, seconds: float) -> Any:
         self.running.add(name)
         self.most = max(self.most, len(self.running))
         try:
             await sleep(seconds)
+            self.succeeded.append(name)
             return name
         except asyncio.CancelledError:
             await yield_now()
@@ -170,12 +185,105 @@ async def takes_from_a_set(takers: int) -> None:
         assert seen == work.finished
 
 
+async def iterates_a_set(takers: int) -> None:
+    """The same by iterating; whoever sees the end may do so while others still spawn."""
+    work = Works()
+    seen: list[str] = []
+
+    async def take() -> None:
+        while True:
+            try:
+                async for name, value in tasks:
+                    assert name == value
+                    seen.append(name)
+                    if name == "a":
+                        tasks.spawn("again", work.do("again", 1))
+                return
+            except JoinError as error:
+                seen.extend(failed_branch(error))
+
+    async with task_set(a=work.do("a", 1), b=work.do("b", 1), c=work.do("c", 2)) as tasks:
+        await ended([asyncio.create_task(take()) for _ in range(takers)])
+        await take()
+        assert not tasks.names
+    # Who was cancelled by somebody else was never replaced.
+    assert sorted(seen) in (["a", "again", "b", "c"], ["a", "b", "c"])
+    if takers == 1 and len(work.finished) == 4:
+        assert seen == work.finished
+
+
+async def completes(takers: int, limit: int | None) -> None:
+    """Every value is given once, in the order of the ends, with no more at once than the limit, to whoever takes."""
+    work = Works()
+    seen: list[int] = []
+
+    async def take() -> None:
+        async for result in results:
+            try:
+                seen.append(await result)
+            except JoinError:
+                seen.append(-1)
+
+    async with as_completed_safe((work.do(n, 1 + n % 2) for n in range(4)), limit=limit) as results:
+        await ended([asyncio.create_task(take()) for _ in range(takers)])
+        await take()
+        assert not results._queue._waiters
+    assert not work.running
+    assert work.most <= (limit or 4)
+    assert len(seen) == 4
+    if takers == 1 and -1 not in seen:
+        assert seen == work.finished
+
+
+async def amasses_until_an_error(limit: int | None) -> None:
+    """The values before the first error, then all errors, then nothing; and all has ended."""
+    work = Works()
+    taken: list[int] = []
+    raised: list[Exception] = []
+
+    async def fail(seconds: float) -> None:
+        try:
+            await sleep(seconds)
+        finally:
+            await yield_now()
+            raised.append(OSError(seconds))
+            raise raised[-1]
+
+    calls = [work.do(0, 1), fail(2), work.do(1, 3), fail(3)]
+    values = amass(calls, limit=limit)
+    try:
+        async for value in values:
+            taken.append(value)
+    except* OSError as group:
+        assert {*group.exceptions} == {*raised}
+        assert len(group.exceptions) == len(raised)
+    assert taken == work.succeeded == [0]  # the others were not waited for, but stopped
+    assert raised
+    assert not work.running
+    assert [value async for value in values] == []
+
+
+async def gathers_safely(work: Works) -> Any:
+    results = await gather_safe((work.do(number, 1 + number % 2) for number in range(4)), limit=2)
+    for result in results:
+        if isinstance(result, JoinError):
+            raise result
+    return results
+
+
+async def races_failures(first: Awaitable[Any], second: Awaitable[Any], success: Any, third: Awaitable[Any]) -> Any:
+    success.close()
+    return await race_ok(first, second, third)
+
+
 Combine = Callable[[Works], Awaitable[Any]]
 combinations: dict[str, tuple[Combine, Callable[[Works], Any]]] = {
     "join": (lambda work: join(work.do(0, 1), work.do(1, 2), work.do(2, 1)), lambda work: [0, 1, 2]),
     "try_join": (lambda work: try_join(work.do(0, 1), work.do(1, 2), work.do(2, 1)), lambda work: [0, 1, 2]),
     "gather": (lambda work: gather((work.do(n, 1 + n % 2) for n in range(4)), limit=2), lambda work: [0, 1, 2, 3]),
     "race": (lambda work: race(work.do(0, 1), work.do(1, 2), work.do(2, 1)), lambda work: work.finished[0]),
+    "gather_safe": (gathers_safely, lambda work: [0, 1, 2, 3]),
+    "race_ok": (lambda work: race_ok(work.do(0, 1), work.do(1, 2), work.do(2, 1)), lambda work: work.succeeded[0]),
     "select, coroutines": (
         lambda work: select({"0": work.do("0", 1), "1": work.do("1", 2)}, later=interval_at(3, 1)),
         lambda work: (work.finished[0], work.finished[0]),
@@ -204,7 +312,7 @@ async def owns(combination: str, forgives: type[Exception] | tuple[type[Exceptio
             assert not task.cancelling()
         finally:
             assert not work.running
-            assert work.most <= (2 if combination == "gather" else 3)
+            assert work.most <= (2 if combination.startswith("gather") else 3)
 
     await ended([asyncio.create_task(call())])
 
@@ -239,11 +347,19 @@ scenarios: dict[str, Scenario] = {
     "select, two parties": partial(selects, 2),
     "task set": partial(takes_from_a_set, 1),
     "task set, two parties": partial(takes_from_a_set, 2),
+    "task set, iterated": partial(iterates_a_set, 1),
+    "task set, iterated by two": partial(iterates_a_set, 2),
+    "as completed": partial(completes, 1, None),
+    "as completed, one at a time": partial(completes, 1, 1),
+    "as completed, two parties": partial(completes, 2, 2),
 }
 undisturbed: dict[str, Scenario] = {
     **{name: partial(owns, name) for name in combinations},
     "errors of gather": partial(reports_each_error_once, gather),
     "errors of join": partial(reports_each_error_once, join),
+    "errors of race_ok": partial(reports_each_error_once, races_failures),
+    "errors of amass": partial(amasses_until_an_error, None),
+    "errors of amass, two at a time": partial(amasses_until_an_error, 2),
 }
 disturbed: dict[str, Scenario] = {name: partial(owns, name, (JoinError, ExceptionGroup)) for name in combinations}
 

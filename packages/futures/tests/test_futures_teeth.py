@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from yamanote.futures import CompletionQueue
+from yamanote.futures import CompletionQueue, Completions
 from yamanote.futures._contenders import Contenders
 from yamanote.runtime import TaskWaiter, Waiter
 from yamanote.testing import Counterexample, explore, explore_cancellations, replay
@@ -66,6 +66,10 @@ async def shut_without_waiting(queue: CompletionQueue[Any, Any]) -> None:
     queue._shut()
 
 
+async def wait_for_nobody(queue: CompletionQueue[Any, Any]) -> None:
+    pass
+
+
 async def leave_the_losers_running(contenders: Contenders[Any, Any], error: BaseException | None = None) -> None:
     contenders._queue.cancel_all()
 
@@ -73,6 +77,19 @@ async def leave_the_losers_running(contenders: Contenders[Any, Any], error: Base
 def hand_without_claiming(waiter: TaskWaiter[Any], value: Any) -> bool:
     waiter.settle(value)
     return True
+
+
+def cancel_nobody(queue: CompletionQueue[Any, Any], task: asyncio.Task[Any]) -> None:
+    queue.decisive = task
+
+
+async def take_no_notice_of_the_rest(results: Completions[Any]) -> asyncio.Task[Any] | None:
+    if results._unstarted is not None:
+        results._queue.add(next(results._unstarted), None, eager=True)
+    try:
+        return (await results._queue.pop())[1]
+    except LookupError:
+        return None
 
 
 def as_many_as_it_likes(queue: CompletionQueue[Any, Any]) -> int:
@@ -93,10 +110,19 @@ teeth: dict[str, tuple[type, str, Callable[..., Any], str]] = {
     "a forgotten waiter": (CompletionQueue, "withdraw", forget_to_withdraw, "select"),
     "one completion for two": (CompletionQueue, "_match", hand_over_twice, "pop, more tasks"),
     "close does not wait": (CompletionQueue, "aclose", shut_without_waiting, "close"),
-    "a race does not await its losers": (Contenders, "aclose", leave_the_losers_running, "race"),
+    "a race does not await its losers": (CompletionQueue, "wait", wait_for_nobody, "race"),
+    "a gather does not await what it runs": (CompletionQueue, "wait", wait_for_nobody, "gather"),
     "a select does not await its losers": (Contenders, "aclose", leave_the_losers_running, "select, coroutines"),
     "a select that two branches claim": (TaskWaiter, "hand", hand_without_claiming, "select"),
     "more than the limit": (CompletionQueue, "__len__", as_many_as_it_likes, "gather"),
+    "more than the limit, one by one": (CompletionQueue, "__len__", as_many_as_it_likes, "as completed, two parties"),
+    "a decision that stops nobody": (CompletionQueue, "_judge", cancel_nobody, "errors of amass"),
+    "who takes the last is the end": (
+        Completions,
+        "_next_task",
+        take_no_notice_of_the_rest,
+        "as completed, two parties",
+    ),
 }
 
 
@@ -116,7 +142,7 @@ def break_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
     gc.collect()
 
 
-@pytest.mark.parametrize("tooth", teeth)
+@pytest.mark.parametrize("tooth", [tooth for tooth in teeth if teeth[tooth][3] in scenarios | disturbed])
 def test_some_cancellation_shows_it(tooth: str, break_it: Callable[[str], str]) -> None:
     name = break_it(tooth)
     with pytest.raises(Counterexample) as found:
@@ -125,7 +151,9 @@ def test_some_cancellation_shows_it(tooth: str, break_it: Callable[[str], str]) 
         replay((scenarios | disturbed)[name], found.value.token)
 
 
-@pytest.mark.parametrize("tooth", ["a select that two branches claim", "one completion for two"])
+@pytest.mark.parametrize(
+    "tooth", ["a select that two branches claim", "one completion for two", "a decision that stops nobody"]
+)
 def test_some_order_shows_it(tooth: str, break_it: Callable[[str], str]) -> None:
     name = break_it(tooth)
     with pytest.raises(Counterexample) as found:

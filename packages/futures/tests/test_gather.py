@@ -1,13 +1,14 @@
-"""Joining: `join`, `try_join`, `gather`."""
+"""Joining: `join`, `try_join`, `gather`, `gather_safe`."""
 
 import asyncio
 import gc
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 
-from yamanote.futures import gather, join, try_join
+from yamanote.futures import gather, gather_safe, join, try_join
 from yamanote.runtime import BUDGET, JoinError, spawn, yield_now
 
 
@@ -40,7 +41,22 @@ async def gather_limited(*awaitables: Any) -> Any:
 
 
 Joining = Callable[..., Coroutine[Any, Any, Any]]
-ALL = pytest.mark.parametrize("joining", [join, try_join, gather, gather_list, gather_limited])
+
+
+async def join_list(*awaitables: Any) -> Any:
+    return await join(list(awaitables))
+
+
+async def gather_on(*awaitables: Any) -> Any:
+    return await gather(*awaitables, sensitive=False)
+
+
+ALL = pytest.mark.parametrize(
+    "joining", [join, join_list, try_join, gather, gather_list, gather_limited, gather_on, gather_safe]
+)
+RAISING = pytest.mark.parametrize(
+    "joining", [join, join_list, try_join, gather, gather_list, gather_limited, gather_on]
+)
 FAIL_FAST = pytest.mark.parametrize("joining", [try_join, gather, gather_list, gather_limited])
 
 
@@ -78,6 +94,29 @@ async def test_ready_work_takes_no_turn(joining: Joining) -> None:
     asyncio.get_running_loop().call_soon(lambda: noted.append("a turn"))
     await joining(turns(0), turns(0), turns(0))
     assert noted == []
+
+
+@ALL
+async def test_a_loop_of_calls_that_are_ready_lets_the_others_run(joining: Joining) -> None:
+    calls = 0
+    noted: list[int] = []
+    asyncio.get_running_loop().call_soon(lambda: noted.append(calls))
+    for _ in range(BUDGET * 2):
+        await joining(turns(0), turns(0))
+        calls += 1
+    assert 0 < noted[0] <= BUDGET
+
+
+@ALL
+async def test_a_call_that_is_cancelled_before_anything_began_closes_its_coroutines(joining: Joining) -> None:
+    async def call() -> None:
+        for _ in range(BUDGET * 2):
+            await joining(turns(0), turns(0))
+
+    task = asyncio.create_task(call())
+    asyncio.get_running_loop().call_soon(task.cancel)
+    await asyncio.wait([task])
+    assert task.cancelled()
 
 
 @ALL
@@ -154,7 +193,8 @@ async def test_gather_raises_all_errors_in_the_order_of_the_arguments(joining: J
     assert errors == []
 
 
-async def test_join_lets_the_others_finish_and_raises_all_errors() -> None:
+@pytest.mark.parametrize("joining", [join, join_list, gather_on])
+async def test_join_lets_the_others_finish_and_raises_all_errors(joining: Joining) -> None:
     finished: list[str] = []
 
     async def work() -> None:
@@ -163,7 +203,7 @@ async def test_join_lets_the_others_finish_and_raises_all_errors() -> None:
 
     one, two = OSError("one"), KeyError("two")
     with pytest.raises(ExceptionGroup) as caught:
-        await join(fail(3, one), work(), fail(0, two))
+        await joining(fail(3, one), work(), fail(0, two))
     assert caught.value.exceptions == (one, two)
     assert "2 of 3" in str(caught.value)
     assert finished == ["work"]
@@ -176,7 +216,7 @@ async def test_a_single_error_of_join_and_gather_comes_in_a_group_too() -> None:
         assert len(caught.value.exceptions) == 1
 
 
-@ALL
+@RAISING
 async def test_somebody_elses_cancellation_is_an_error_and_cancels_nobody(joining: Joining) -> None:
     async def cancel_itself() -> None:
         raise asyncio.CancelledError
@@ -317,3 +357,93 @@ async def test_nonsense_is_refused(joining: Joining) -> None:
     with pytest.raises(TypeError):
         await joining(never)
     assert others() == set()
+
+
+async def test_gather_safe_returns_values_and_errors_in_order_and_reports_nothing() -> None:
+    reported: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    victim = asyncio.create_task(never())
+    loop.call_soon(victim.cancel)
+    one, two, returned = OSError("one"), KeyError("two"), ValueError("a value")
+    results = await gather_safe(fail(3, one), turns(2, "a"), fail(0, two), turns(5, returned), victim, limit=3)
+    cancelled = results.pop()
+    assert results == [one, "a", two, returned]
+    assert isinstance(cancelled, JoinError)
+    del results
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert reported == []
+
+
+async def test_with_a_limit_of_one_they_run_one_after_the_other() -> None:
+    events: list[str] = []
+
+    async def work(name: str) -> str:
+        events.append(f"{name} begins")
+        await turns(2)
+        events.append(f"{name} ends")
+        return name
+
+    assert await gather(map(work, "abc"), limit=1) == ["a", "b", "c"]
+    assert events == [f"{name} {what}" for name in "abc" for what in ("begins", "ends")]
+
+
+async def test_with_a_limit_and_not_sensitive_all_are_begun_and_all_errors_raised() -> None:
+    begun: list[int] = []
+
+    async def work(number: int) -> None:
+        begun.append(number)
+        await fail(number % 3, OSError(number))
+
+    with pytest.raises(ExceptionGroup, match="10 of 10") as caught:
+        await gather(map(work, range(10)), limit=2, sensitive=False)
+    assert begun == list(range(10))
+    assert [error.args[0] for error in caught.value.exceptions] == begun
+
+
+@RAISING
+async def test_an_error_is_free_as_soon_as_it_is_handled(joining: Joining) -> None:
+    class Failure(Exception):
+        pass
+
+    async def work() -> None:
+        await turns(2)
+        raise Failure
+
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await joining(work(), turns(1))
+        except Failure as error:
+            freed = weakref.ref(error)
+        except ExceptionGroup as group:
+            freed = weakref.ref(group.exceptions[0])
+        assert freed() is None
+    finally:
+        gc.enable()
+
+
+async def test_an_error_of_a_call_that_was_cancelled_meanwhile_is_reported() -> None:
+    errors: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    error = OSError("no answer")
+
+    async def work() -> None:
+        try:
+            await never()
+        finally:
+            await turns(3)
+
+    for joining in (try_join, gather, join):
+        task = asyncio.create_task(joining(fail(1, error), work()))
+        await turns(4)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        gc.collect()
+        assert errors == [error]
+        errors.clear()
+    loop.set_exception_handler(None)

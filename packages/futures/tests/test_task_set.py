@@ -373,3 +373,60 @@ async def test_of_two_who_select_from_one_set_the_one_who_is_left_with_nothing_l
         first, second = await asyncio.wait_for(asyncio.gather(*workers, return_exceptions=True), 5)
         assert first == ("work", "done")
         assert isinstance(second, ValueError)
+
+
+async def test_iterating_takes_all_with_their_names_and_what_is_spawned_meanwhile() -> None:
+    seen = []
+    async with task_set(slow=turns(3, 3), fast=turns(1, 1)) as tasks:
+        async for name, value in tasks:
+            seen.append((name, value))
+            if name == "fast":
+                tasks.spawn("fast", turns(4, 4)) if value == 1 else None
+    assert seen == [("fast", 1), ("slow", 3), ("fast", 4)]
+    assert not tasks
+
+
+async def test_an_error_does_not_end_the_set_and_its_name_is_known() -> None:
+    async with task_set(bad=fail(OSError(), 1), good=turns(3, "value")) as tasks:
+        with pytest.raises(OSError) as caught:
+            async for _ in tasks:
+                pass
+        assert failed_branch(caught.value) == ("bad",)
+        assert [pair async for pair in tasks] == [("good", "value")]
+
+
+async def test_a_cancelled_task_is_a_join_error_of_the_iteration() -> None:
+    async with task_set(task=never()) as tasks:
+        tasks.cancel("task")
+        with pytest.raises(JoinError):
+            await anext(tasks)
+
+
+@pytest.mark.parametrize("turn", range(6))
+async def test_a_cancelled_iteration_takes_nothing(turn: int) -> None:
+    seen: list[Any] = []
+    async with task_set(a=turns(2, 1), b=turns(3, 2)) as tasks:
+
+        async def take() -> None:
+            async for name, _ in tasks:
+                seen.append(name)
+
+        task = asyncio.create_task(take())
+        await turns(turn)
+        task.cancel()
+        await asyncio.wait([task])
+        await take()
+    assert seen == ["a", "b"]
+
+
+async def test_a_set_whose_tasks_have_finished_is_dropped_silently_but_for_their_errors() -> None:
+    errors: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    error = OSError()
+    tasks = task_set(bad=fail(error), good=turns(0))
+    await turns(3)
+    del tasks
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert errors == [error]

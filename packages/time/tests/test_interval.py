@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from yamanote.runtime import BUDGET, TaskWaiter, Waiter, park, park_thread, yield_now
-from yamanote.time import Interval, MissedTickBehavior, interval, interval_at, sleep, time
+from yamanote.time import Interval, MissedTickBehavior, interval, interval_at, repeat_periodically, sleep, time
 
 BURST, DELAY, SKIP = MissedTickBehavior.BURST, MissedTickBehavior.DELAY, MissedTickBehavior.SKIP
 
@@ -167,6 +167,63 @@ def test_resets_begin_a_new_schedule(reset: Callable[[Interval], None], expected
     main()
 
 
+@pytest.mark.parametrize("missed", list(MissedTickBehavior))
+def test_resets_forget_the_ticks_that_were_missed(missed: MissedTickBehavior) -> None:
+    @virtual
+    async def main() -> None:
+        ticks = interval(10, missed)
+        await ticks.tick()
+        pass_time(35)
+        ticks.reset()
+        assert [await ticks.tick() for _ in range(3)] == [45, 55, 65]
+        pass_time(35)
+        ticks.reset_immediately()
+        assert [await ticks.tick() for _ in range(3)] == [100, 110, 120]
+        pass_time(35)
+        ticks.reset_after(2)
+        assert [await ticks.tick() for _ in range(3)] == [157, 167, 177]
+
+    main()
+
+
+@pytest.mark.parametrize(
+    ("missed", "expected"), [(BURST, [12, 22, 32, 42, 52]), (DELAY, [12, 45, 55]), (SKIP, [12, 42, 52])]
+)
+def test_a_reset_to_the_past_is_missed_ticks(missed: MissedTickBehavior, expected: list[float]) -> None:
+    @virtual
+    async def main() -> None:
+        ticks = interval(10, missed)
+        await ticks.tick()
+        pass_time(35)
+        ticks.reset_at(12)
+        assert [await ticks.tick() for _ in expected] == expected
+
+    main()
+
+
+@virtual
+async def test_a_block_repeated_periodically_begins_at_once_and_catches_nothing_up() -> None:
+    took = [2.0, 2.0, 25.0, 2.0, 0.0]
+    begun = []
+    async for _ in repeat_periodically(10):
+        begun.append(time())
+        if not took:
+            break
+        await sleep(took.pop(0))
+    assert begun == [0, 10, 20, 45, 55, 65]
+
+
+@virtual
+async def test_a_block_repeated_periodically_does_not_drift() -> None:
+    begun = []
+    async for _ in repeat_periodically(0.1):
+        begun.append(time())
+        pass_time(0.03)
+        if len(begun) == 1000:
+            break
+    assert begun == [number * 0.1 for number in range(1000)]
+
+
 @virtual
 async def test_a_cancelled_wait_takes_no_tick() -> None:
     ticks = interval(10)
@@ -276,6 +333,20 @@ async def test_a_tick_of_before_a_reset_does_not_come_back() -> None:
 
 
 @virtual
+async def test_ticks_that_came_back_before_a_reset_are_forgotten_with_it() -> None:
+    ticks = interval(10)
+    await ticks.tick()
+    pass_time(35)
+    waiters: list[Waiter[Any]] = [TaskWaiter() for _ in range(3)]
+    for waiter in waiters:
+        ticks.register(waiter)
+    for waiter in waiters:
+        ticks.withdraw(waiter)
+    ticks.reset()
+    assert await ticks.tick() == 45
+
+
+@virtual
 async def test_waiting_tasks_are_served_first_in_first_out_one_tick_each() -> None:
     ticks = interval_at(10, 10)
     served: list[tuple[str, float]] = []
@@ -368,7 +439,17 @@ async def test_a_loop_is_refused_while_another_ones_tasks_wait_and_welcome_after
             return str(error)
         return "accepted"
 
+    async def reset() -> int:
+        refused = 0
+        for call in (ticks.reset, ticks.reset_immediately, lambda: ticks.reset_after(1), lambda: ticks.reset_at(1)):
+            try:
+                call()
+            except RuntimeError as error:
+                refused += "another event loop" in str(error)
+        return refused
+
     assert "another event loop" in await asyncio.to_thread(elsewhere)
+    assert await asyncio.to_thread(asyncio.run, reset()) == 4
     waiting.cancel()
     await asyncio.wait([waiting])
     ticks.reset_immediately()
@@ -429,6 +510,11 @@ def test_a_start_that_is_no_moment_is_refused_by_name(start: Any) -> None:
 def test_other_nonsense_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="missed"):
         interval(1, "burst")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="missed"):
+        interval(1).missed = "burst"  # type: ignore[assignment]
+    for nonsense in (0, -1, math.nan, math.inf, None):
+        with pytest.raises((TypeError, ValueError), match="min_interval"):
+            repeat_periodically(nonsense)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seconds"):
         interval(1).reset_after(math.nan)
     with pytest.raises(ValueError, match="when"):

@@ -47,6 +47,22 @@ def test_a_tick_that_is_late_by_a_wake_up_moves_no_schedule(missed: MissedTickBe
         assert take_all(ticker, number + 0.004) == [number]
 
 
+@pytest.mark.parametrize(("missed", "then"), [(BURST, 20), (DELAY, 20.00501), (SKIP, 20)])
+@pytest.mark.parametrize("start", [0, 8, 1000, 40_000])
+def test_a_tick_is_missed_when_it_is_taken_more_than_five_milliseconds_late(
+    missed: MissedTickBehavior, then: float, start: float
+) -> None:
+    ticker = Ticker(start, 10, missed)
+    ticker.take(start)
+    assert ticker.take(start + 10 + 0.005) == start + 10
+    assert ticker.take(start + 20) == start + 20
+    ticker = Ticker(start, 10, missed)
+    ticker.take(start)
+    assert ticker.take(start + 10.00501) == start + 10
+    assert ticker.take(start + 19.99) is None
+    assert ticker.take(start + 20.00501) == pytest.approx(start + then, abs=1e-9)
+
+
 def test_the_first_tick_is_due_when_it_is_first_asked_for() -> None:
     ticker = Ticker(None, 10, BURST)
     assert take_all(ticker, 123) == [123]

@@ -53,12 +53,23 @@ if TYPE_CHECKING:
     from .channels import unbounded as unbounded
     from .channels import watch as watch
     from .futures import CompletionQueue as CompletionQueue
+    from .futures import Completions as Completions
+    from .futures import Shared as Shared
+    from .futures import SingleFlight as SingleFlight
     from .futures import TaskSet as TaskSet
+    from .futures import amass as amass
+    from .futures import as_completed_safe as as_completed_safe
     from .futures import failed_branch as failed_branch
     from .futures import gather as gather
+    from .futures import gather_safe as gather_safe
     from .futures import join as join
+    from .futures import lazy as lazy
     from .futures import race as race
+    from .futures import race_ok as race_ok
+    from .futures import ready as ready
     from .futures import select as select
+    from .futures import shared as shared
+    from .futures import single_flight as single_flight
     from .futures import task_set as task_set
     from .futures import try_join as try_join
     from .runtime import AsyncContextGroup as AsyncContextGroup
@@ -218,13 +229,23 @@ if TYPE_CHECKING:
     from .threads import run_in_thread_loop as run_in_thread_loop
     from .threads import to_thread as to_thread
     from .time import DeadlockError as DeadlockError
+    from .time import DelayQueue as DelayQueue
+    from .time import DelayQueueClosed as DelayQueueClosed
+    from .time import Delayed as Delayed
     from .time import Instant as Instant
     from .time import Interval as Interval
     from .time import MissedTickBehavior as MissedTickBehavior
+    from .time import RateLimiter as RateLimiter
+    from .time import Schedule as Schedule
+    from .time import Timer as Timer
+    from .time import TimerDelayPolicy as TimerDelayPolicy
     from .time import VirtualClock as VirtualClock
+    from .time import create_timer as create_timer
     from .time import instant as instant
     from .time import interval as interval
     from .time import interval_at as interval_at
+    from .time import repeat_periodically as repeat_periodically
+    from .time import retry as retry
     from .time import sleep as sleep
     from .time import sleep_until as sleep_until
     from .time import timeout as timeout
@@ -272,12 +293,16 @@ _AREA_OF = {
     "ChannelStatistics": "channels",
     "Clock": "runtime",
     "CompletionQueue": "futures",
+    "Completions": "futures",
     "Condition": "sync",
     "ConditionStatistics": "sync",
     "CoroState": "runtime",
     "CriticalSection": "runtime",
     "DeadlockError": "time",
     "Defer": "runtime",
+    "DelayQueue": "time",
+    "DelayQueueClosed": "time",
+    "Delayed": "time",
     "Event": "sync",
     "EventLoop": "runtime",
     "FileSink": "sinks",
@@ -316,12 +341,14 @@ _AREA_OF = {
     "Permit": "channels",
     "PermitPool": "sync",
     "PersistentTaskGroup": "runtime",
+    "RateLimiter": "time",
     "ReadLock": "sync",
     "Receiver": "channels",
     "Runtime": "runtime",
     "RuntimeMetrics": "runtime",
     "RwLock": "sync",
     "RwLockStatistics": "sync",
+    "Schedule": "time",
     "SchedulingEventLoopPolicy": "runtime",
     "SchedulingMixin": "runtime",
     "SchedulingProactorEventLoop": "runtime",
@@ -333,8 +360,10 @@ _AREA_OF = {
     "SenderSink": "sinks",
     "Server": "server",
     "SetOnce": "sync",
+    "Shared": "futures",
     "SignalListener": "runtime",
     "SignalScope": "runtime",
+    "SingleFlight": "futures",
     "Sink": "sinks",
     "SinkClosed": "sinks",
     "Started": "runtime",
@@ -347,6 +376,8 @@ _AREA_OF = {
     "TaskTrackerToken": "runtime",
     "TaskWaiter": "runtime",
     "ThreadWaiter": "runtime",
+    "Timer": "time",
+    "TimerDelayPolicy": "time",
     "UnboundedSender": "channels",
     "VersionedCell": "sync",
     "VirtualClock": "time",
@@ -364,7 +395,9 @@ _AREA_OF = {
     "actxmgr": "runtime",
     "adefer": "runtime",
     "aiter": "runtime",
+    "amass": "futures",
     "apartial": "runtime",
+    "as_completed_safe": "futures",
     "async_eager": "runtime",
     "async_stream": "streams",
     "blocked_tasks": "runtime",
@@ -385,6 +418,7 @@ _AREA_OF = {
     "coro_is_blocked": "runtime",
     "coro_start": "runtime",
     "create_task_descend": "runtime",
+    "create_timer": "time",
     "current_token": "runtime",
     "defer": "runtime",
     "describe": "runtime",
@@ -397,6 +431,7 @@ _AREA_OF = {
     "failed_branch": "futures",
     "from_thread": "threads",
     "gather": "futures",
+    "gather_safe": "futures",
     "handle_signal": "runtime",
     "instant": "time",
     "interval": "time",
@@ -404,6 +439,7 @@ _AREA_OF = {
     "is_thread_parked": "runtime",
     "iter": "streams",
     "join": "futures",
+    "lazy": "futures",
     "lru_cache": "runtime",
     "main": "runtime",
     "make_task": "runtime",
@@ -417,9 +453,13 @@ _AREA_OF = {
     "prime": "runtime",
     "primed": "runtime",
     "race": "futures",
+    "race_ok": "futures",
     "random_source": "runtime",
+    "ready": "futures",
     "record_spawn_sites": "runtime",
     "refuse_loop_thread": "runtime",
+    "repeat_periodically": "time",
+    "retry": "time",
     "run": "runtime",
     "run_in_thread_loop": "threads",
     "runnable_tasks": "runtime",
@@ -427,9 +467,11 @@ _AREA_OF = {
     "select": "futures",
     "serve": "server",
     "set_random_source": "runtime",
+    "shared": "futures",
     "shield": "runtime",
     "shield_wait": "runtime",
     "signals": "runtime",
+    "single_flight": "futures",
     "sleep": "time",
     "sleep_insert": "runtime",
     "sleep_until": "time",
@@ -482,12 +524,16 @@ __all__ = [
     "ChannelStatistics",
     "Clock",
     "CompletionQueue",
+    "Completions",
     "Condition",
     "ConditionStatistics",
     "CoroState",
     "CriticalSection",
     "DeadlockError",
     "Defer",
+    "DelayQueue",
+    "DelayQueueClosed",
+    "Delayed",
     "Event",
     "EventLoop",
     "FileSink",
@@ -526,12 +572,14 @@ __all__ = [
     "Permit",
     "PermitPool",
     "PersistentTaskGroup",
+    "RateLimiter",
     "ReadLock",
     "Receiver",
     "Runtime",
     "RuntimeMetrics",
     "RwLock",
     "RwLockStatistics",
+    "Schedule",
     "SchedulingEventLoopPolicy",
     "SchedulingMixin",
     "SchedulingProactorEventLoop",
@@ -543,8 +591,10 @@ __all__ = [
     "SenderSink",
     "Server",
     "SetOnce",
+    "Shared",
     "SignalListener",
     "SignalScope",
+    "SingleFlight",
     "Sink",
     "SinkClosed",
     "Started",
@@ -557,6 +607,8 @@ __all__ = [
     "TaskTrackerToken",
     "TaskWaiter",
     "ThreadWaiter",
+    "Timer",
+    "TimerDelayPolicy",
     "UnboundedSender",
     "VersionedCell",
     "VirtualClock",
@@ -573,7 +625,9 @@ __all__ = [
     "actxgroup",
     "actxmgr",
     "adefer",
+    "amass",
     "apartial",
+    "as_completed_safe",
     "async_eager",
     "async_stream",
     "blocked_tasks",
@@ -594,6 +648,7 @@ __all__ = [
     "coro_is_blocked",
     "coro_start",
     "create_task_descend",
+    "create_timer",
     "current_token",
     "defer",
     "describe",
@@ -606,12 +661,14 @@ __all__ = [
     "failed_branch",
     "from_thread",
     "gather",
+    "gather_safe",
     "handle_signal",
     "instant",
     "interval",
     "interval_at",
     "is_thread_parked",
     "join",
+    "lazy",
     "lru_cache",
     "main",
     "make_task",
@@ -624,9 +681,13 @@ __all__ = [
     "prime",
     "primed",
     "race",
+    "race_ok",
     "random_source",
+    "ready",
     "record_spawn_sites",
     "refuse_loop_thread",
+    "repeat_periodically",
+    "retry",
     "run",
     "run_in_thread_loop",
     "runnable_tasks",
@@ -634,9 +695,11 @@ __all__ = [
     "select",
     "serve",
     "set_random_source",
+    "shared",
     "shield",
     "shield_wait",
     "signals",
+    "single_flight",
     "sleep",
     "sleep_insert",
     "sleep_until",

@@ -2,7 +2,7 @@
 
 Invariant: every task that was added is running, or waits in the queue once, or has been handed over once; a party that
 gives up puts what it was handed back to the front. A completion costs one operation, whatever the number of tasks.
-Finished tasks and parked parties are never both there once a call has returned.
+Finished tasks and parties that wait for one are never both there once a call has returned.
 
 The queue owns its tasks: closing it cancels and awaits those that run. It never looks at a result: whoever takes a
 finished task does, and the error of one that nobody takes is reported by the exception handler of its loop.
@@ -11,16 +11,17 @@ finished task does, and the error of one that nobody takes is reported by the ex
 from __future__ import annotations
 
 import asyncio
+import warnings
 from _thread import RLock
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar, final
 
 from yamanote.futures._ownership import close_unstarted, start_owned
 from yamanote.runtime import BUDGET, Selectable, Waiter, park, yield_now
 
-__all__ = ["CompletionQueue"]
+__all__ = ["CompletionQueue", "cancel_dropped"]
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -32,6 +33,10 @@ class CompletionQueue(Generic[K, T]):
 
     For people who build combinators; `task_set`, `select`, `race` and `gather` are all made of it. A queue is
     `Selectable`: a branch of a `select` on it stays parked while the queue is empty, and is handed ``(key, task)``.
+
+    With `until`, a function that must not raise, the first finished task for which it is true is the `decisive` one:
+    the others are cancelled at once, not when somebody gets to run. It is asked once for each, in the order in which
+    they finish, until then.
 
     **Threads:** tasks are added on the loop that runs them; the queue may be waited for from any loop and thread.
 
@@ -48,16 +53,35 @@ class CompletionQueue(Generic[K, T]):
     [('one', 2), ('two', 4)]
     """
 
-    __slots__ = ("__weakref__", "_budget", "_closed", "_finished", "_mutex", "_running", "_waiters")
+    __slots__ = (
+        "__weakref__",
+        "_budget",
+        "_closed",
+        "_enders",
+        "_finished",
+        "_mutex",
+        "_running",
+        "_waiters",
+        "_until",
+        "decisive",
+    )
 
-    def __init__(self) -> None:
+    decisive: asyncio.Task[T] | None
+    """The finished task for which `until` was true, even if it has been taken since; None in a closed queue."""
+
+    def __init__(self, *, until: Callable[[asyncio.Task[T]], bool] | None = None) -> None:
         self._running: dict[asyncio.Task[T], K] = {}
         self._finished: deque[tuple[K, asyncio.Task[T]]] = deque()
         self._waiters: deque[Waiter[Any]] = deque()
+        """Who wait for a finished task."""
+        self._enders: deque[Waiter[Any]] = deque()
+        """Who wait until no task runs."""
         # Reentrant, because a coroutine that the garbage collector throws away withdraws, wherever its thread is then.
         self._mutex = RLock()
         self._budget = BUDGET
         self._closed = False
+        self._until = until
+        self.decisive = None
 
     def add(self, awaitable: Awaitable[T], key: K, *, name: str | None = None, eager: bool = False) -> asyncio.Task[T]:
         """Start `awaitable` as a task and watch it. Keys need not be unique.
@@ -65,14 +89,17 @@ class CompletionQueue(Generic[K, T]):
         With `eager` it runs at once up to its first wait; otherwise it starts on the next turn. A future, task or join
         handle is only watched: it stays the business of whoever made it.
 
-        Raises TypeError for what cannot be awaited, RuntimeError after `aclose` and where no loop runs.
+        Raises TypeError for what cannot be awaited, RuntimeError after `aclose`, when there is a `decisive` task, and
+        where no loop runs.
         """
-        if self._closed:
+        if self._closed or self.decisive is not None:
             close_unstarted([awaitable])
-            raise RuntimeError("this queue has been closed")
+            raise RuntimeError(f"this queue has been {'closed' if self._closed else 'decided'}")
         task = start_owned(awaitable, name, eager)
         if task.done():
             self._finished.append((key, task))
+            if self._until is not None:
+                self._judge(task)
             if self._waiters:
                 self._match()
         else:
@@ -110,6 +137,16 @@ class CompletionQueue(Generic[K, T]):
         """What to select over for the wait of `pop`, which ends with LookupError when no task is left."""
         return _Wait(self, _UNTIL_EMPTY)
 
+    async def wait(self) -> None:
+        """Wait until no task runs any more. Those that have finished stay, to be taken.
+
+        Raises RuntimeError in one of its own tasks. **Cancel safety**: the tasks go on.
+        """
+        if self._running:
+            self._refuse_own_tasks("wait for")
+        while self._running:
+            await park(_Wait(self, _UNTIL_ENDED))
+
     def cancel_all(self) -> None:
         """Ask every task that runs to stop. They finish, and are handed over, like any other. Does not wait."""
         for task in list(self._running):
@@ -121,8 +158,7 @@ class CompletionQueue(Generic[K, T]):
         Whoever is parked gets LookupError. Closing again does nothing. Raises RuntimeError in one of its own tasks.
         **Cancel safety**: a cancelled call still waits for the tasks, then raises its own cancellation.
         """
-        if asyncio.current_task() in self._running:
-            raise RuntimeError("a task cannot close the queue that runs it")
+        self._refuse_own_tasks("close")
         self._shut()
         cancelled: asyncio.CancelledError | None = None
         while self._running:
@@ -136,11 +172,19 @@ class CompletionQueue(Generic[K, T]):
             finally:
                 del cancelled  # a frame that refers to an error that refers to the frame
 
+    def _refuse_own_tasks(self, purpose: str) -> None:
+        if asyncio.current_task() in self._running:
+            raise RuntimeError(f"a task cannot {purpose} the queue that runs it")
+
     def _shut(self) -> None:
         if not self._closed:
             self._closed = True
+            self._until = None
             self._finished.clear()
-            self.cancel_all()
+            if self.decisive is None:
+                self.cancel_all()
+            else:  # they have been asked, and may be cleaning up
+                self.decisive = None
             if self._waiters:
                 self._match()
 
@@ -174,7 +218,7 @@ class CompletionQueue(Generic[K, T]):
 
     def _register(self, waiter: Waiter[Any], how_long: str) -> None:
         waiter.operation = how_long
-        self._waiters.append(waiter)
+        (self._enders if how_long is _UNTIL_ENDED else self._waiters).append(waiter)
         # A task that finishes now sees the waiter; one that has finished before is seen here.
         if self._finished or not self._running or self._closed:
             self._match()
@@ -182,11 +226,8 @@ class CompletionQueue(Generic[K, T]):
     def withdraw(self, waiter: Waiter[Any], /) -> None:
         with self._mutex:
             if not waiter.settled:
-                try:
-                    self._waiters.remove(waiter)
-                except ValueError:  # skipped as dead in the meantime
-                    pass
-            elif waiter.error is None and not self._closed:
+                self._forget(waiter)
+            elif waiter.error is None and waiter.value is not None and not self._closed:
                 self._finished.appendleft(waiter.value)
                 self._match()
 
@@ -195,11 +236,19 @@ class CompletionQueue(Generic[K, T]):
         if not self._closed:
             self._finished.append((self._running[task], task))
         del self._running[task]
-        if self._waiters:
+        if self._until is not None:
+            self._judge(task)
+        if self._waiters or self._enders:
             self._match()
 
+    def _judge(self, task: asyncio.Task[T]) -> None:
+        if self._until is not None and self._until(task):
+            self._until = None
+            self.decisive = task
+            self.cancel_all()
+
     def _match(self) -> None:
-        """Hand finished tasks to parked parties, and end the waits that have no future."""
+        """Hand finished tasks to who wait for one, and end the waits that have no future."""
         with self._mutex:
             waiters, finished = self._waiters, self._finished
             while waiters:
@@ -212,19 +261,24 @@ class CompletionQueue(Generic[K, T]):
                         break
                 else:
                     finished.appendleft(entry)
-            if waiters and (self._closed or not (self._running or finished)):
+            if self._closed or not (self._running or finished):
                 self._end_waits()
+            while self._enders and not self._running:
+                self._enders.popleft().hand(None)
 
     def _end_waits(self) -> None:
         for waiter in self._waiters.copy():  # in one operation: other threads park meanwhile
-            if waiter.operation is _UNTIL_ENDED:
-                if not self._running:
-                    self._waiters.remove(waiter)
-                    waiter.hand(None)
-            elif self._closed or waiter.operation is _UNTIL_EMPTY:
-                self._waiters.remove(waiter)
+            if self._closed or waiter.operation is _UNTIL_EMPTY:
+                self._forget(waiter)
                 if waiter.claim():
                     waiter.fail(LookupError("the queue has been closed" if self._closed else "no tasks are left"))
+
+    def _forget(self, waiter: Waiter[Any]) -> None:
+        for waiters in (self._waiters, self._enders):
+            try:
+                waiters.remove(waiter)
+            except ValueError:  # not there; or skipped as dead, or withdrawn by a finalizer that began just now
+                pass
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
@@ -236,7 +290,7 @@ _FOR_EVER = "for ever"
 _UNTIL_EMPTY = "until empty"
 """`pop`, which ends with the last task."""
 _UNTIL_ENDED = "until ended"
-"""`aclose`, which takes nothing."""
+"""`wait` and `aclose`, which take nothing."""
 
 
 class _Wait:
@@ -253,3 +307,16 @@ class _Wait:
 
     def withdraw(self, waiter: Waiter[Any], /) -> None:
         self._queue.withdraw(waiter)
+
+
+def cancel_dropped(owner: object, queue: CompletionQueue[Any, Any]) -> None:
+    """For finalizers: `owner` of this queue was dropped. Cancel what runs, and warn that nobody has closed it."""
+    running = list(queue._running)
+    if running and not queue._closed:
+        message = f"{owner!r} was dropped with tasks that run: use `async with`"
+        warnings.warn(message, ResourceWarning, stacklevel=3, source=owner)
+        try:
+            # The garbage collector may run this in any thread.
+            running[0].get_loop().call_soon_threadsafe(queue.cancel_all)
+        except RuntimeError:  # the loop has been closed: nothing runs any more
+            pass

@@ -1,30 +1,33 @@
 """Joining: run several things at once and collect all their values, in order.
 
-Three names for three answers to the first error: `join` lets the others finish, `gather` stops them and raises
-everything that went wrong, `try_join` stops them and raises that one error as it is.
+Four names for four answers to an error: `join` lets the others finish, `gather` stops them, and both raise everything
+that went wrong; `try_join` stops them and raises that one error as it is; `gather_safe` lets them finish, and returns
+it where the value would be.
 """
 
 from __future__ import annotations
 
 from asyncio import Task
-from collections.abc import Awaitable, Collection, Iterable, Iterator
-from inspect import isawaitable
-from typing import Any, Literal, TypeVar, overload
+from collections.abc import Awaitable, Iterable
+from typing import Any, TypeVar, overload
 
-from yamanote.futures._completion import CompletionQueue
-from yamanote.futures._ownership import close_unstarted, require_awaitables, result_of
-from yamanote.runtime import BUDGET, yield_now
+from yamanote.futures._ownership import error_of, failed, given, require_limit, result_of
+from yamanote.futures._together import run_together
 
-__all__ = ["gather", "join", "try_join"]
+__all__ = ["gather", "gather_safe", "group_of_errors", "join", "try_join"]
 
 T = TypeVar("T")
 
 
-async def join(*awaitables: Awaitable[T]) -> list[T]:
+@overload
+async def join(*awaitables: Awaitable[T]) -> list[T]: ...
+@overload
+async def join(awaitables: Iterable[Awaitable[T]], /) -> list[T]: ...
+async def join(*awaitables: Any) -> list[Any]:
     """Run all at once, wait until every one has ended, and return their values in the order of the arguments.
 
-    A failure stops nobody. When some fail, all their errors are raised together, in the order of the arguments, after
-    the last has ended.
+    Takes awaitables, or one iterable of them. A failure stops nobody. When some fail, all their errors are raised
+    together, in the order of the arguments, after the last has ended.
 
     Futures, tasks and join handles that are passed in are not ours: they go on when this call is cancelled.
 
@@ -39,11 +42,15 @@ async def join(*awaitables: Awaitable[T]) -> list[T]:
     >>> run(join(double(1), double(2)))
     [2, 4]
     """
-    require_awaitables(awaitables)
-    return await _collect(awaitables, None, "finish")
+    tasks, _ = await run_together(given(awaitables), until=None)
+    return _values(tasks, None)
 
 
-async def try_join(*awaitables: Awaitable[T]) -> list[T]:
+@overload
+async def try_join(*awaitables: Awaitable[T]) -> list[T]: ...
+@overload
+async def try_join(awaitables: Iterable[Awaitable[T]], /) -> list[T]: ...
+async def try_join(*awaitables: Any) -> list[Any]:
     """Like `join`, but the first error cancels the others, waits for them, and is raised as it is, in no group.
 
     Errors that the others raise meanwhile are reported by the loop's exception handler. Use `gather` to get them all.
@@ -57,19 +64,25 @@ async def try_join(*awaitables: Awaitable[T]) -> list[T]:
     Traceback (most recent call last):
     OSError: no answer
     """
-    require_awaitables(awaitables)
-    return await _collect(awaitables, None, "raise")
+    tasks, failure = await run_together(given(awaitables), until=failed)
+    try:
+        return [task.result() for task in tasks] if failure is None else result_of(failure)
+    finally:
+        del tasks, failure  # the error refers to this frame, and they to the error
 
 
 @overload
-async def gather(awaitables: Iterable[Awaitable[T]], /, *, limit: int | None = None) -> list[T]: ...
+async def gather(*awaitables: Awaitable[T], limit: int | None = None, sensitive: bool = True) -> list[T]: ...
 @overload
-async def gather(*awaitables: Awaitable[T], limit: int | None = None) -> list[T]: ...
-async def gather(*awaitables: Any, limit: int | None = None) -> list[Any]:
+async def gather(
+    awaitables: Iterable[Awaitable[T]], /, *, limit: int | None = None, sensitive: bool = True
+) -> list[T]: ...
+async def gather(*awaitables: Any, limit: int | None = None, sensitive: bool = True) -> list[Any]:
     """Run many things, at most `limit` at a time, and return their values in order.
 
-    Takes awaitables, or one iterable of them, which is consumed as places become free. The first error cancels those
-    that run, and nothing more is begun; all errors that they have raised by their end come together.
+    Takes awaitables, or one iterable of them, which is consumed as places become free; with a limit of 1 they run one
+    after the other. The first error cancels those that run, and nothing more is begun; all errors that they have raised
+    by their end come together. With ``sensitive=False`` a failure stops nobody, as in `join`.
 
     Futures, tasks and join handles that are passed in are not ours: they go on after a failure.
 
@@ -84,68 +97,54 @@ async def gather(*awaitables: Any, limit: int | None = None) -> list[Any]:
     >>> run(gather((double(number) for number in range(5)), limit=2))
     [0, 2, 4, 6, 8]
     """
-    source: Iterable[Awaitable[Any]] = awaitables
-    if len(awaitables) == 1 and not isawaitable(awaitables[0]) and isinstance(awaitables[0], Iterable):
-        source = awaitables[0]
-    else:
-        require_awaitables(awaitables)
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        _close_rest(source, iter(source))
-        raise ValueError(f"limit must be a whole number above 0, not {limit!r}")
-    return await _collect(source, limit, "stop")
+    source = given(awaitables)
+    require_limit(limit, source)
+    tasks, failure = await run_together(source, failed if sensitive else None, limit)
+    return _values(tasks, failure)
 
 
-async def _collect(
-    source: Iterable[Awaitable[T]], limit: int | None, on_error: Literal["finish", "stop", "raise"]
-) -> list[T]:
-    awaitables = iter(source)
-    queue: CompletionQueue[int, T] = CompletionQueue()
-    values: dict[int, T] = {}
-    errors: dict[int, BaseException] = {}
-    started = 0
-    stopping = False
+@overload
+async def gather_safe(*awaitables: Awaitable[T], limit: int | None = None) -> list[T | BaseException]: ...
+@overload
+async def gather_safe(
+    awaitables: Iterable[Awaitable[T]], /, *, limit: int | None = None
+) -> list[T | BaseException]: ...
+async def gather_safe(*awaitables: Any, limit: int | None = None) -> list[Any]:
+    """Run many things, at most `limit` at a time, and return how each has ended, in order: its value or its error.
 
-    def take(entry: tuple[int, Task[T]]) -> None:
-        nonlocal stopping
-        index, task = entry
-        try:
-            values[index] = result_of(task)
-        except BaseException as error:
-            if on_error == "raise":
-                raise
-            if stopping and task.cancelled():  # by us
-                return
-            errors[index] = error
-            if on_error == "stop" and not stopping:
-                stopping = True
-                queue.cancel_all()
+    Takes awaitables, or one iterable of them, which is consumed as places become free. A failure stops nobody, and is
+    told to nobody else. Whoever was cancelled by somebody else has a JoinError here.
 
-    try:
-        for awaitable in awaitables:
-            task = queue.add(awaitable, started, eager=True)
-            started += 1
-            if task.done():  # it may have failed: look before the next one begins
-                take(queue.pop_nowait() or await queue.pop())
-                if started % BUDGET == 0:
-                    await yield_now()
-            while limit is not None and len(queue) >= limit and not stopping:
-                take(await queue.pop())
-            if stopping:
-                break
-        while queue:
-            take(queue.pop_nowait() or await queue.pop())
-    except BaseException as error:
-        await queue.__aexit__(type(error), error, None)
-        raise
-    finally:
-        _close_rest(source, awaitables)
+    An exception that was *returned* looks like one that was raised. Where that matters, use `as_completed_safe`.
+
+    Raises ValueError for a limit below 1; TypeError for what cannot be awaited. **Cancel safety**: a cancelled call
+    cancels all that it runs, and waits for them.
+
+    >>> from yamanote.futures import gather_safe
+    >>> from yamanote.runtime import run
+    >>> async def invert(number):
+    ...     return 1 / number
+    >>> run(gather_safe(invert(number) for number in [2, 0]))
+    [0.5, ZeroDivisionError('division by zero')]
+    """
+    source = given(awaitables)
+    require_limit(limit, source)
+    tasks, _ = await run_together(source, None, limit)
+    return [error_of(task) if failed(task) else task.result() for task in tasks]
+
+
+def _values(tasks: list[Task[T]], failure: Task[T] | None) -> list[T]:
+    """The values of `tasks`, or all their errors. Those that were cancelled after the `failure` only obeyed us."""
+    errors = [
+        error_of(task)
+        for task in tasks
+        if failed(task) and (failure is None or task is failure or not task.cancelled())
+    ]
     if errors:
-        failures = [errors[index] for index in sorted(errors)]
-        raise BaseExceptionGroup(f"{len(failures)} of {started} failed", failures)
-    return [values[index] for index in range(started)]
+        raise group_of_errors(errors, len(tasks))
+    return [task.result() for task in tasks]
 
 
-def _close_rest(source: object, awaitables: Iterator[Any]) -> None:
-    """Close what has not begun, if it exists already; what a generator has yet to make is left unmade."""
-    if isinstance(source, Collection):
-        close_unstarted(awaitables)
+def group_of_errors(errors: list[BaseException], number: int) -> BaseExceptionGroup[BaseException]:
+    """What to raise when so many of a `number` have failed: an ExceptionGroup, if all of them are exceptions."""
+    return BaseExceptionGroup(f"{len(errors)} of {number} failed", errors)

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Task, _get_running_loop
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Collection, Coroutine, Iterable
 from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, TypeVar
 
-from yamanote.runtime import JoinHandle, make_task, park
+from yamanote.runtime import JoinError, JoinHandle, make_task, park
 
-__all__ = ["close_unstarted", "require_awaitables", "result_of", "start_owned"]
+__all__ = [
+    "close_rest",
+    "close_unstarted",
+    "error_of",
+    "failed",
+    "given",
+    "require_awaitables",
+    "require_limit",
+    "result_of",
+    "start_owned",
+]
 
 T = TypeVar("T")
 
@@ -23,9 +33,16 @@ T = TypeVar("T")
 def start_owned(awaitable: Awaitable[T], name: str | None, eager: bool) -> Task[T]:
     """Start a task of ours. Its caller keeps a reference to it until it has ended.
 
+    One that observes somebody else's task has the name of that, if it is given none.
+
     Raises TypeError for what cannot be awaited, RuntimeError where no loop runs.
     """
-    coroutine = awaitable if type(awaitable) is CoroutineType else _as_coroutine(awaitable)
+    if type(awaitable) is CoroutineType:
+        coroutine: Coroutine[Any, Any, T] = awaitable
+    else:
+        coroutine = _as_coroutine(awaitable)
+        if name is None and isinstance(awaitable, (JoinHandle, Task)):
+            name = awaitable.get_name() if isinstance(awaitable, Task) else awaitable.name
     loop = _get_running_loop()
     if loop is None:
         coroutine.close()
@@ -57,13 +74,61 @@ async def _await(awaitable: Awaitable[T]) -> T:
 
 def result_of(task: asyncio.Future[T]) -> T:
     """The value or the error of a finished task; JoinError if it was cancelled, since its awaiter was not."""
-    return JoinHandle(task).result() if task.cancelled() else task.result()
+    try:
+        return JoinHandle(task).result() if task.cancelled() else task.result()
+    finally:
+        del task  # an error refers to this frame, and the task to the error
+
+
+def failed(task: asyncio.Future[Any]) -> bool:
+    """Whether a finished task has no value."""
+    # Not `exception()`: that counts as taken, but whoever asks here may be cancelled before it takes the error.
+    return task.cancelled() or task._exception is not None
+
+
+def error_of(task: asyncio.Future[Any]) -> BaseException:
+    """The error of a task that has `failed`, which counts as delivered from now on; JoinError if it was cancelled."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        return error
+    try:
+        result_of(task)
+    except JoinError as cancelled:
+        return cancelled
+    raise RuntimeError(f"{task!r} has not failed")
+
+
+def given(awaitables: tuple[Any, ...]) -> Iterable[Awaitable[Any]]:
+    """What a combinator was called with: awaitables, or one iterable of them.
+
+    Raises TypeError, and closes all, if it can be told now that something in there cannot be awaited.
+    """
+    if len(awaitables) == 1 and isinstance(awaitables[0], Iterable) and not isawaitable(awaitables[0]):
+        source: Iterable[Awaitable[Any]] = awaitables[0]
+        if isinstance(source, Collection):
+            require_awaitables(source)
+        return source
+    require_awaitables(awaitables)
+    return awaitables
+
+
+def require_limit(limit: int | None, awaitables: Iterable[Any]) -> None:
+    """Refuse a limit that is no count: ValueError. Closes `awaitables`, none of which has begun."""
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        close_rest(awaitables, awaitables)
+        raise ValueError(f"limit must be a whole number above 0, not {limit!r}")
+
+
+def close_rest(awaitables: Iterable[Any], unstarted: Iterable[Any]) -> None:
+    """Close what has not begun, if it exists already; what a generator has yet to make is left unmade."""
+    if type(awaitables) is tuple or isinstance(awaitables, Collection):
+        close_unstarted(unstarted)
 
 
 def close_unstarted(awaitables: Iterable[Any]) -> None:
     """Close coroutines that will never run, so that no warning says that they were never awaited."""
     for awaitable in awaitables:
-        if isinstance(awaitable, Coroutine):
+        if type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine):
             awaitable.close()
 
 

@@ -1,25 +1,32 @@
-"""Race: the first to finish wins."""
+"""Races: the first to finish wins, or the first to succeed."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TypeVar
+from asyncio import Task
+from collections.abc import Awaitable, Iterable
+from typing import Any, TypeVar, overload
 
-from yamanote.futures._contenders import Contenders
-from yamanote.futures._ownership import require_awaitables, result_of
+from yamanote.futures._gather import group_of_errors
+from yamanote.futures._ownership import error_of, given, result_of
+from yamanote.futures._together import run_together
 
-__all__ = ["race"]
+__all__ = ["race", "race_ok"]
 
 T = TypeVar("T")
 
 
-async def race(*awaitables: Awaitable[T]) -> T:
+@overload
+async def race(*awaitables: Awaitable[T]) -> T: ...
+@overload
+async def race(awaitables: Iterable[Awaitable[T]], /) -> T: ...
+async def race(*awaitables: Any) -> Any:
     """Run all at once; return the value, or raise the error, of the one that finishes first.
 
-    The losers are cancelled and have ended when this returns; their errors are reported by the loop's exception
-    handler. Those that have not begun by then never do. A tie is decided by the order of completion, and the value of
-    the second is dropped: to take from one of several channels, `select` on them. Futures, tasks and join handles that
-    are passed in are not ours: they go on when they lose.
+    Takes awaitables, or one iterable of them. The losers are cancelled and have ended when this returns; their errors
+    are reported by the loop's exception handler. Those that have not begun by then never do. A tie is decided by the
+    order of completion, and the value of the second is dropped: to take from one of several channels, `select` on them;
+    it also tells who has won. Futures, tasks and join handles that are passed in are not ours: they go on when they
+    lose.
 
     Raises JoinError when the winner was cancelled by somebody else, ValueError for nothing to run, TypeError for what
     cannot be awaited. **Cancel safety**: a cancelled call cancels all that it runs, and waits for them.
@@ -33,14 +40,47 @@ async def race(*awaitables: Awaitable[T]) -> T:
     >>> run(race(after(60, "slow"), after(0, "fast")))
     'fast'
     """
-    if not awaitables:
+    tasks, winner = await run_together(given(awaitables), until=_finished)
+    if winner is None:
         raise ValueError("a race needs somebody to run")
-    require_awaitables(awaitables)
-    contenders = Contenders(enumerate(awaitables))
     try:
-        _, winner = await contenders.first()
-        await contenders.aclose()
-    except BaseException as error:
-        await contenders.aclose(error)
-        raise
-    return result_of(winner)
+        return result_of(winner)
+    finally:
+        del tasks, winner  # the error refers to this frame, and they to the error
+
+
+@overload
+async def race_ok(*awaitables: Awaitable[T]) -> T: ...
+@overload
+async def race_ok(awaitables: Iterable[Awaitable[T]], /) -> T: ...
+async def race_ok(*awaitables: Any) -> Any:
+    """Like `race`, but the first to *succeed* wins: a failure only drops out.
+
+    The errors of those that drop out are forgotten when somebody wins. When all fail, their errors are raised together,
+    in the order of the arguments, as ExceptionGroup, also for a single one, with a JoinError for each that was
+    cancelled by somebody else.
+
+    >>> from yamanote.futures import race_ok
+    >>> from yamanote.runtime import run
+    >>> async def ask(server):
+    ...     if server == "down":
+    ...         raise OSError("no answer")
+    ...     return f"answer of {server}"
+    >>> run(race_ok(ask("down"), ask("up")))
+    'answer of up'
+    """
+    tasks, winner = await run_together(given(awaitables), until=_succeeded)
+    if winner is not None:
+        return winner.result()
+    if not tasks:
+        raise ValueError("a race needs somebody to run")
+    raise group_of_errors([error_of(task) for task in tasks], len(tasks))
+
+
+def _finished(task: Task[Any]) -> bool:
+    return True
+
+
+def _succeeded(task: Task[Any]) -> bool:
+    # Asked before somebody has won: `exception` makes this error count as taken, so that nobody reports it.
+    return not task.cancelled() and task.exception() is None

@@ -14,12 +14,13 @@ from inspect import isawaitable
 from typing import Any, TypeAlias, TypeVar, overload
 
 from yamanote.futures._contenders import Contenders
+from yamanote.futures._failed_branch import mark_branch
 from yamanote.futures._ownership import close_unstarted, result_of
 from yamanote.futures._task_set import TaskSet
 from yamanote.runtime import BUDGET, JoinHandle, Selectable, TaskWaiter, Waiter, park, random_source, yield_now
 from yamanote.time import timeout as limit
 
-__all__ = ["failed_branch", "select"]
+__all__ = ["select"]
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ async def select(
         try:
             return entry[0], result_of(entry[1])
         except BaseException as error:
-            _mark(error, (entry[0],))
+            mark_branch(error, (entry[0],))
             raise
     if first is not None and not isinstance(first, Mapping):
         close_unstarted([first, *named.values()])
@@ -176,29 +177,8 @@ async def select(
         return name, value
     except BaseException as error:
         if name:
-            _mark(error, path)
+            mark_branch(error, path)
         raise
-
-
-def failed_branch(error: BaseException) -> tuple[str, ...]:
-    """The branch of `select` that raised `error`: its name, and below that the task's when the branch is a task set.
-
-    Empty for an error that no branch has raised.
-
-    >>> from yamanote.futures import failed_branch, select
-    >>> from yamanote.runtime import run
-    >>> async def main():
-    ...     async def fail():
-    ...         raise OSError("no answer")
-    ...     try:
-    ...         await select(page=fail())
-    ...     except OSError as error:
-    ...         return failed_branch(error)
-    >>> run(main())
-    ('page',)
-    """
-    path: tuple[str, ...] = getattr(error, "_yamanote_branch", ())
-    return path
 
 
 async def _commit(
@@ -297,12 +277,3 @@ def _require_timeout(timeout: float) -> None:
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
     if timeout != timeout:
         raise ValueError("timeout must be a number of seconds, not nan")
-
-
-def _mark(error: BaseException, path: tuple[str, ...]) -> None:
-    """Write the branch on the error. Past its own `__setattr__`, which may refuse (a frozen dataclass does)."""
-    note = f"raised by the branch {' / '.join(map(repr, path))} of a select"
-    notes = getattr(error, "__notes__", [])
-    BaseException.__setattr__(error, "_yamanote_branch", path)
-    if note not in notes:
-        BaseException.__setattr__(error, "__notes__", [*notes, note])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Awaitable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, TypeVar, final
 
-from yamanote.futures._completion import CompletionQueue
-from yamanote.futures._ownership import close_unstarted, require_awaitables
+from yamanote.futures._completion import CompletionQueue, cancel_dropped
+from yamanote.futures._failed_branch import mark_branch
+from yamanote.futures._ownership import close_unstarted, require_awaitables, result_of
 from yamanote.runtime import Selectable, Waiter
 
 __all__ = ["TaskSet", "task_set"]
@@ -62,8 +62,10 @@ class TaskSet(Generic[T]):
     """Named tasks that run, or have finished and wait to be taken. Made by `task_set`.
 
     ``await select(tasks)`` takes the one that finished first; as a branch among others, a set gives its pair as the
-    value. A set owns its tasks: ``async with`` cancels and awaits at its end those that still run. A set that is just
-    dropped does cancel them, with a ResourceWarning.
+    value. ``async for name, value in tasks`` takes all, also those that are spawned meanwhile.
+
+    A set owns its tasks: ``async with`` cancels and awaits at its end those that still run. A set that is just dropped
+    does cancel them, with a ResourceWarning.
 
     A future or task that is passed in is only observed: it stays the business of whoever made it.
     """
@@ -129,6 +131,29 @@ class TaskSet(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
+    def __aiter__(self) -> TaskSet[T]:
+        """Pairs of name and value, first finished first, until no task is left.
+
+        The error of a task is raised once, and `failed_branch` knows its name; the others stay, so one can iterate
+        again. Takes no loop turn for those that have finished, up to the cooperative budget.
+
+        **Cancel safety**: a cancelled call takes nothing.
+        """
+        return self
+
+    async def __anext__(self) -> tuple[str, T]:
+        try:
+            name, task = self._taken(await self._queue.pop())
+        except LookupError:
+            raise StopAsyncIteration from None
+        try:
+            return name, result_of(task)
+        except BaseException as error:
+            mark_branch(error, (name,))
+            raise
+        finally:
+            del task
+
     def register(self, waiter: Waiter[Any], /) -> None:
         self._queue.register(waiter)
 
@@ -149,15 +174,7 @@ class TaskSet(Generic[T]):
         return entry
 
     def __del__(self) -> None:
-        running = [task for task in self._tasks.values() if not task.done()]
-        if running:
-            message = f"{self!r} was dropped with tasks that run: use `async with`"
-            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
-            try:
-                # The garbage collector may run this in any thread.
-                running[0].get_loop().call_soon_threadsafe(self._queue.cancel_all)
-            except RuntimeError:  # the loop has been closed: nothing runs any more
-                pass
+        cancel_dropped(self, self._queue)
 
     def __repr__(self) -> str:
         return f"<TaskSet {', '.join(self._tasks) or 'empty'}>"

@@ -1,4 +1,4 @@
-"""Interval: ticks at a fixed period."""
+"""Interval: ticks at a fixed period, one after the other, for whoever asks for the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from yamanote.runtime import BUDGET, park, yield_now
 from yamanote.time._clock import require_finite
 from yamanote.time._ticker import MissedTickBehavior, Ticker
 
-__all__ = ["Interval", "interval", "interval_at"]
+__all__ = ["Interval", "interval", "interval_at", "repeat_periodically", "require_behavior", "require_period"]
 
 
 def interval(period: float, missed: MissedTickBehavior = MissedTickBehavior.BURST) -> Interval:
@@ -35,9 +35,31 @@ def interval_at(start: float, period: float, missed: MissedTickBehavior = Missed
     return Interval(start, period, missed)
 
 
+def repeat_periodically(min_interval: float) -> Interval:
+    """Repeat a block at most once in so many seconds: ``async for _ in repeat_periodically(60): ...``.
+
+    It begins at once. A block that has taken less waits for the rest; after one that has taken longer the next begins
+    at once, and the time counts from there: `interval` with `MissedTickBehavior.DELAY`. Nothing is caught up.
+
+    Raises ValueError for a number of seconds that is not positive.
+
+    >>> from yamanote.runtime import run
+    >>> async def main():
+    ...     rounds = 0
+    ...     async for _ in repeat_periodically(0.001):
+    ...         rounds += 1
+    ...         if rounds == 3:
+    ...             return rounds
+    >>> run(main())
+    3
+    """
+    require_period("min_interval", min_interval)
+    return Interval(None, min_interval, MissedTickBehavior.DELAY)
+
+
 @final
 class Interval(Ticker):
-    """A series of instants, one period apart. Made by `interval` and `interval_at`.
+    """A series of instants, one period apart. Made by `interval`, `interval_at` and `repeat_periodically`.
 
     `async for` gives what `tick` returns, without end. A `select` takes an interval as a branch: its value is the
     scheduled instant, and a tick that another branch has beaten is not lost.
@@ -49,11 +71,8 @@ class Interval(Ticker):
     __slots__ = ("_budget",)
 
     def __init__(self, start: float | None, period: float, missed: MissedTickBehavior) -> None:
-        require_finite("period", period)
-        if period <= 0:
-            raise ValueError(f"period must be positive, not {period!r}")
-        if not isinstance(missed, MissedTickBehavior):
-            raise TypeError(f"missed must be a MissedTickBehavior, not {type(missed).__name__}")
+        require_period("period", period)
+        require_behavior(missed)
         super().__init__(start, period, missed)
         self._budget = BUDGET
 
@@ -61,6 +80,16 @@ class Interval(Ticker):
     def period(self) -> float:
         """Seconds from one tick to the next."""
         return self._period
+
+    @property
+    def missed(self) -> MissedTickBehavior:
+        """What becomes of ticks that nobody took in time. It can be changed on the way."""
+        return self._missed
+
+    @missed.setter
+    def missed(self, missed: MissedTickBehavior) -> None:
+        require_behavior(missed)
+        self._missed = missed
 
     async def tick(self) -> float:
         """Wait for the next tick and return the instant for which it was scheduled.
@@ -85,7 +114,10 @@ class Interval(Ticker):
         return self
 
     def reset(self) -> None:
-        """Tick next one period from now. Like all resets it begins a new schedule, for those who wait already too."""
+        """Tick next one period from now. Like all resets it begins a new schedule, for those who wait already too.
+
+        Ticks that were missed before are forgotten. Raises RuntimeError while tasks of another loop wait.
+        """
         self.restart(get_running_loop().time(), 1)
 
     def reset_immediately(self) -> None:
@@ -103,4 +135,17 @@ class Interval(Ticker):
         self.restart(when)
 
     def __repr__(self) -> str:
-        return f"<Interval of {self._period!r} s, {self.missed.value}, {len(self._waiters)} waiting>"
+        return f"<Interval of {self._period!r} s, {self._missed.value}, {len(self._waiters)} waiting>"
+
+
+def require_period(name: str, seconds: float) -> None:
+    """Refuse what is no length of time between two ticks: raises TypeError and ValueError with the argument's name."""
+    require_finite(name, seconds)
+    if seconds <= 0:
+        raise ValueError(f"{name} must be positive, not {seconds!r}")
+
+
+def require_behavior(missed: MissedTickBehavior) -> None:
+    """Refuse what says nothing about missed ticks: raises TypeError."""
+    if not isinstance(missed, MissedTickBehavior):
+        raise TypeError(f"missed must be a MissedTickBehavior, not {type(missed).__name__}")

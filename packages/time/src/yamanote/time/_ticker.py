@@ -1,8 +1,7 @@
-"""Ticker: a schedule of instants, one timer at most, and the parties that wait for the next tick.
+"""Ticker: a schedule of instants, each for one of those who wait for the next tick.
 
 Invariant: tick n is due at origin + n * period, computed from the schedule and never from when the last one was taken,
-so that nothing drifts; a tick counts as taken when it is handed to a party, first come, first served, and a party that
-gives up hands it back. A timer is armed exactly while somebody is parked.
+so that nothing drifts; a tick counts as taken when it is handed to a party, and a party that gives up hands it back.
 
 A tick that is handed over late moves the schedule as `MissedTickBehavior` says; only that and the resets move it.
 """
@@ -10,12 +9,10 @@ A tick that is handed over late moves the schedule as `MissedTickBehavior` says;
 from __future__ import annotations
 
 import enum
-from asyncio import AbstractEventLoop, TimerHandle, get_running_loop
 from bisect import insort
-from collections import deque
-from typing import Any
 
 from yamanote.runtime import Waiter
+from yamanote.time._timetable import Timetable
 
 __all__ = ["MissedTickBehavior", "Ticker"]
 
@@ -38,35 +35,28 @@ class MissedTickBehavior(enum.Enum):
     """Hand over one, then go on at the next instant of the original schedule that is still to come."""
 
 
-class Ticker:
-    """The engine of everything periodic. It runs on one loop at a time: the one whose tasks wait for it.
+class Ticker(Timetable[float]):
+    """The engine of everything periodic. `start` is the first instant; None means when a tick is first asked for."""
 
-    `start` is the first instant; None means the moment when a tick is first asked for.
-    """
-
-    __slots__ = ("_count", "_epoch", "_loop", "_origin", "_period", "_returned", "_timer", "_waiters", "missed")
-
-    missed: MissedTickBehavior
+    __slots__ = ("_count", "_epoch", "_missed", "_origin", "_period", "_returned")
 
     def __init__(self, start: float | None, period: float, missed: MissedTickBehavior) -> None:
+        super().__init__()
         self._origin = start
         self._period = period
+        self._missed = missed
         self._count = 0  # of the next tick, from the origin
         self._epoch = 0  # a tick handed over before a reset does not come back after it
         self._returned: list[float] = []
-        self._waiters: deque[Waiter[float]] = deque()
-        self._loop: AbstractEventLoop | None = None
-        self._timer: TimerHandle | None = None
-        self.missed = missed
 
     def restart(self, start: float, count: int = 0) -> None:
         """Begin a new schedule: the next tick is due at `start` + `count` * period."""
+        self._require_loop()
         self._origin = start
         self._count = count
         self._epoch += 1
         self._returned.clear()
-        if self._waiters:
-            self._arm()
+        self._changed()
 
     def take(self, now: float) -> float | None:
         """Take the tick that is due at `now` and return its scheduled instant; None when none is due."""
@@ -78,9 +68,9 @@ class Ticker:
         due = origin + self._count * self._period
         if due > now:
             return None
-        if now - due <= LATE or self.missed is MissedTickBehavior.BURST:
+        if now <= due + LATE or self._missed is MissedTickBehavior.BURST:
             self._count += 1
-        elif self.missed is MissedTickBehavior.DELAY:
+        elif self._missed is MissedTickBehavior.DELAY:
             self._origin = now
             self._count = 1
         else:
@@ -90,41 +80,19 @@ class Ticker:
                 self._count += 1
         return due
 
-    def register(self, waiter: Waiter[Any], /) -> None:
-        """Queue for the next tick. Raises RuntimeError outside of an event loop, or while another loop's tasks wait."""
-        loop = get_running_loop()
-        if loop is not self._loop:
-            if self._waiters and not self._is_abandoned():
-                raise RuntimeError("tasks of another event loop are waiting for this interval")
-            self._loop = loop
-        self._waiters.append(waiter)
-        if len(self._waiters) == 1:
-            self._serve(loop.time())
+    def _next_due(self, now: float) -> float:
+        if self._returned:
+            return self._returned[0]
+        if self._origin is None:
+            self._origin = now
+        return self._origin + self._count * self._period
 
-    def withdraw(self, waiter: Waiter[Any], /) -> None:
-        if waiter.settled:
-            self._give_back(waiter)
-        elif waiter in self._waiters:  # not skipped as dead in the meantime
-            self._waiters.remove(waiter)
-            if not self._waiters:
-                self._disarm()
-
-    def _serve(self, now: float) -> None:
-        """Hand what is due at `now` to those who wait, then arm the timer for the others."""
-        waiters = self._waiters
-        while waiters and (self._returned or self._due(now) <= now):
-            waiter = waiters.popleft()
-            if not waiter.claim():
-                continue
-            before = (self._origin, self._count)
-            due = self.take(now)
-            waiter.operation = (self._epoch, before, (self._origin, self._count))
-            if due is not None:
-                waiter.settle(due)
-        if waiters:
-            self._arm()
-        else:
-            self._disarm()
+    def _hand_over(self, waiter: Waiter[float], now: float) -> None:
+        before = (self._origin, self._count)
+        due = self.take(now)
+        waiter.operation = (self._epoch, before, (self._origin, self._count))
+        if due is not None:
+            waiter.settle(due)
 
     def _give_back(self, waiter: Waiter[float]) -> None:
         epoch, before, after = waiter.operation
@@ -134,35 +102,3 @@ class Ticker:
             self._origin, self._count = before
         else:  # later ticks have been taken since, or this one had come back before
             insort(self._returned, waiter.value)
-        if self._waiters and self._loop is not None:
-            self._serve(self._loop.time())
-
-    def _due(self, now: float) -> float:
-        if self._origin is None:
-            self._origin = now
-        return self._origin + self._count * self._period
-
-    def _is_abandoned(self) -> bool:
-        """Whether the loop of those who wait has been closed: then they are forgotten, for they will never run."""
-        if self._loop is not None and not self._loop.is_closed():
-            return False
-        self._waiters.clear()
-        self._timer = None
-        return True
-
-    def _arm(self) -> None:
-        self._disarm()
-        if self._loop is not None and not self._is_abandoned():
-            due = self._due(self._loop.time())
-            self._timer = self._loop.call_at(due, self._fire, due)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _fire(self, due: float) -> None:
-        self._timer = None
-        if self._loop is not None:
-            # A loop may call a timer early by the resolution of its clock; the tick is due all the same.
-            self._serve(max(self._loop.time(), due))

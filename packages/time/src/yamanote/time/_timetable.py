@@ -1,0 +1,122 @@
+"""Timetable: what falls due at some time, the parties that wait for it, and the one timer that wakes them.
+
+Invariant: parties are served first in, first out, as soon as something is due and never before; a timer is armed
+exactly while somebody is parked and something is to come; what a party gives back goes to who is next.
+
+It is on one loop at a time: that of those who wait. While nobody does, any loop may use it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from asyncio import AbstractEventLoop, TimerHandle, _get_running_loop, get_running_loop
+from collections import deque
+from typing import Any, Generic, TypeVar
+
+from yamanote.runtime import Waiter
+
+__all__ = ["Timetable"]
+
+T = TypeVar("T")
+
+
+class Timetable(ABC, Generic[T]):
+    """What a ticker and a delay queue have in common. Each says what is due when, and how it is handed over."""
+
+    __slots__ = ("_loop", "_serving", "_timer", "_waiters")
+
+    def __init__(self) -> None:
+        self._waiters: deque[Waiter[T]] = deque()
+        self._loop: AbstractEventLoop | None = None
+        self._timer: TimerHandle | None = None
+        self._serving = False
+
+    @abstractmethod
+    def _next_due(self, now: float) -> float:
+        """When the next one is due; `math.inf` for never."""
+
+    @abstractmethod
+    def _hand_over(self, waiter: Waiter[T], now: float) -> None:
+        """Settle `waiter`, who has been claimed, with what is due at `now`."""
+
+    @abstractmethod
+    def _give_back(self, waiter: Waiter[T]) -> None:
+        """Undo `_hand_over`: who was served will never look."""
+
+    def register(self, waiter: Waiter[Any], /) -> None:
+        """Queue for what is due next. Raises RuntimeError outside of a loop, or while tasks of another one wait."""
+        loop = get_running_loop()
+        self._require_loop()
+        self._loop = loop
+        self._waiters.append(waiter)
+        if len(self._waiters) == 1:
+            self._serve(loop.time())
+
+    def withdraw(self, waiter: Waiter[Any], /) -> None:
+        if waiter.settled:
+            self._give_back(waiter)
+            self._changed()
+        elif waiter in self._waiters:  # not skipped as dead in the meantime
+            self._waiters.remove(waiter)
+            if not self._waiters:
+                self._disarm()
+
+    def _require_loop(self) -> None:
+        """Refuse the callers of other loops while somebody waits: the timer can be touched on its own loop only."""
+        if self._waiters and self._loop is not _get_running_loop() and not self._is_abandoned():
+            raise RuntimeError(f"tasks of another event loop are waiting for this {type(self).__name__}")
+
+    def _changed(self) -> None:
+        """Something else is due next: look after those who wait for it."""
+        if self._waiters and not self._is_abandoned():
+            assert self._loop is not None
+            self._serve(self._loop.time())
+
+    def _serve(self, now: float) -> None:
+        """Hand what is due at `now` to those who wait, then arm the timer for the others."""
+        if self._serving:
+            return  # a party was thrown away in the middle of the loop below, and gave something back: that looks again
+        waiters = self._waiters
+        self._serving = True
+        try:
+            while waiters and self._next_due(now) <= now:
+                waiter = waiters.popleft()
+                if waiter.claim():
+                    self._hand_over(waiter, now)
+        finally:
+            self._serving = False
+        if waiters:
+            self._arm(self._next_due(now))
+        else:
+            self._disarm()
+
+    def _arm(self, due: float) -> None:
+        if due == math.inf:
+            self._disarm()  # a loop that has nothing else to do must not seem to wait for it
+            return
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return  # it looks again when it fires: what is put off all the time costs no timers
+            self._timer.cancel()
+        assert self._loop is not None
+        self._timer = self._loop.call_at(due, self._fire, due)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self, due: float) -> None:
+        self._timer = None
+        assert self._loop is not None
+        # A loop may call a timer early by the resolution of its clock; what is due is due all the same.
+        self._serve(max(self._loop.time(), due))
+
+    def _is_abandoned(self) -> bool:
+        """Whether the loop of those who wait has been closed: then they are forgotten, for they will never run."""
+        if self._loop is not None and not self._loop.is_closed():
+            return False
+        self._waiters.clear()
+        self._timer = None
+        return True
