@@ -52,11 +52,14 @@ async def test_each_arrival_is_yielded_as_the_signal_that_it_is() -> None:
             assert received is signum and type(received) is signal.Signals
 
 
-async def test_real_signals_wake_a_loop_that_sleeps() -> None:
-    with signals(SIGUSR1) as arrived:
-        for _ in range(3):
-            asyncio.get_running_loop().call_later(0.001, os.kill, os.getpid(), SIGUSR1)
-            assert await anext(arrived) is SIGUSR1
+def test_real_signals_wake_the_loop_of_run_from_its_sleep() -> None:
+    async def main() -> None:
+        with signals(SIGUSR1) as arrived:
+            for _ in range(3):
+                asyncio.get_running_loop().call_later(0.001, os.kill, os.getpid(), SIGUSR1)
+                assert await anext(arrived) is SIGUSR1
+
+    run(main())
 
 
 async def test_it_listens_from_the_call_on() -> None:

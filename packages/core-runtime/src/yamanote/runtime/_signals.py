@@ -35,6 +35,7 @@ def signals(*signums: int) -> SignalListener:
     """Listen for signals, from now on: ``with signals(SIGHUP) as arrived: async for signum in arrived: ...``.
 
     As long as anybody listens, the signal does nothing else: it ends no program, and Ctrl-C (SIGINT) cancels nothing.
+    A loop that `run` has not started may notice one that comes just as it falls asleep when something else wakes it.
 
     Raises ValueError and TypeError for what is no signal, or cannot be caught, and RuntimeError unless the running loop
     is that of the main thread; then nothing has been changed.
