@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from doctest import ELLIPSIS
@@ -49,6 +50,12 @@ docstrings = Sybil(
 )
 
 pytest_collect_file = (documents + docstrings).pytest()
+
+
+def pytest_configure() -> None:
+    """What a shell has put into the background ignores Ctrl-C, and the programs that the tests run would as well."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)
