@@ -2,8 +2,6 @@
 
 import asyncio
 import random
-import sys
-import threading
 from collections import Counter
 
 import pytest
@@ -18,46 +16,8 @@ from yamanote.channels import (
 from yamanote.runtime import yield_now
 
 from .test_broadcast_preempted import Log
-
-
-@pytest.fixture(autouse=True)
-def _switch_threads_as_often_as_possible():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-class Crew:
-    """Threads that start together, and whose errors reach the test."""
-
-    def __init__(self) -> None:
-        self.works = []
-        self.errors = []
-
-    def thread(self, work, *args) -> None:
-        self.works.append(lambda: work(*args))
-
-    def loop(self, work, *args) -> None:
-        self.works.append(lambda: asyncio.run(work(*args)))
-
-    def run(self) -> None:
-        start = threading.Barrier(len(self.works))
-
-        def body(work) -> None:
-            try:
-                start.wait()
-                work()
-            except BaseException as error:
-                self.errors.append(error)
-
-        threads = [threading.Thread(target=body, args=(work,)) for work in self.works]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if self.errors:
-            raise ExceptionGroup("in the crew", self.errors)
+from .test_channels_threads import Crew
+from .test_channels_threads import _switch_threads_as_often_as_possible as _switch_threads_as_often_as_possible
 
 
 def send_blocking(mine, name, numbers):

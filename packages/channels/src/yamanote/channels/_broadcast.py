@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
+from yamanote.channels._arguments import require_count
 from yamanote.channels._broadcast_cursor import Cursor
 from yamanote.channels._broadcast_log import BroadcastLog, Overflow
 from yamanote.channels._broadcast_receiver import BroadcastReceiver
 from yamanote.channels._broadcast_sender import BroadcastSender
-from yamanote.channels._handle import require_count
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # checkers know it without an installation

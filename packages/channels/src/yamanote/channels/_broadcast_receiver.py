@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar, final
 
+from yamanote.channels._arguments import require_count
 from yamanote.channels._broadcast_cursor import Cursor
 from yamanote.channels._broadcast_handle import BroadcastHandle
 from yamanote.channels._broadcast_log import BroadcastLog
 from yamanote.channels._door import stream_of
 from yamanote.channels._errors import ChannelClosed, ChannelEmpty, HandleClosed
-from yamanote.channels._handle import require_count
 from yamanote.channels._receiving import Receiving, is_plain_end
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 

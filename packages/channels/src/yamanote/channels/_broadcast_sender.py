@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
+from yamanote.channels._arguments import require_error
 from yamanote.channels._broadcast_cursor import Cursor
 from yamanote.channels._broadcast_handle import BroadcastHandle
 from yamanote.channels._broadcast_log import BroadcastLog
 from yamanote.channels._broadcast_receiver import BroadcastReceiver
 from yamanote.channels._door import sink_of
 from yamanote.channels._errors import ChannelError, HandleClosed
-from yamanote.channels._handle import require_error
 from yamanote.channels._handover import discard
 from yamanote.runtime import BUDGET, Outcome, Selectable, Waiter, park, park_thread, refuse_loop_thread, yield_now
 

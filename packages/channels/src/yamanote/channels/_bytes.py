@@ -10,11 +10,11 @@ from abc import abstractmethod
 from sys import maxsize
 from typing import TYPE_CHECKING, Self, final
 
+from yamanote.channels._arguments import require_count, require_error
 from yamanote.channels._bytes_handover import BytesHandover, Closing, Reading, Sending
 from yamanote.channels._door import sink_of, stream_of
 from yamanote.channels._end import End
 from yamanote.channels._errors import ChannelEmpty, ChannelFull
-from yamanote.channels._handle import require_count, require_error
 from yamanote.channels._receiving import Receiving
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from yamanote.channels._handle import require_count
+from yamanote.channels._arguments import require_count, require_plain
 from yamanote.channels._handover import Handover
 from yamanote.channels._overflow import POLICIES
 from yamanote.channels._receiver import Receiver
@@ -40,7 +40,7 @@ class channel(tuple[Sender[T], Receiver[T]]):  # a class, so that the type of th
 
     For checkers, `channel[int](10)` gives the type of the items. Raises ValueError when `capacity` is negative, or
     when `overflow` is no policy, or one that drops while there is no capacity; TypeError when it is no whole number,
-    or when `undelivered` cannot be called.
+    or when `undelivered` is no plain function.
 
     >>> async def main():
     ...     tx, rx = channel(2)
@@ -60,7 +60,8 @@ class channel(tuple[Sender[T], Receiver[T]]):  # a class, so that the type of th
     ) -> tuple[Sender[T], Receiver[T]]:
         """Make the two ends."""
         require_count("capacity", capacity, least=0)
-        _require_hook(undelivered)
+        if undelivered is not None:
+            require_plain("undelivered", undelivered)
         if overflow not in POLICIES:
             raise ValueError(f"overflow must be one of {', '.join(map(repr, POLICIES))}, not {overflow!r}")
         if capacity:
@@ -86,12 +87,7 @@ class channel_unbounded(tuple[UnboundedSender[T], Receiver[T]]):
         cls, *, undelivered: Callable[[T], object] | None = None
     ) -> tuple[UnboundedSender[T], Receiver[T]]:
         """Make the two ends."""
-        _require_hook(undelivered)
+        if undelivered is not None:
+            require_plain("undelivered", undelivered)
         core: UnboundedHandover[T] = UnboundedHandover(undelivered)
         return UnboundedSender(core), Receiver(core)
-
-
-def _require_hook(undelivered: object) -> None:
-    """Refuse a hook that could not be called later."""
-    if undelivered is not None and not callable(undelivered):
-        raise TypeError(f"undelivered must be a function of one item or None, not {undelivered!r}")

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Generic, Self, TypeVar, final
 
+from yamanote.channels._arguments import require_error
 from yamanote.channels._end import End
 from yamanote.channels._errors import ChannelClosed, HandleClosed
 from yamanote.channels._handover import Handover, discard
 from yamanote.runtime import BUDGET, Waiter, park
 
-__all__ = ["SHUT", "ChannelStatistics", "Handle", "require_count", "require_error"]
+__all__ = ["SHUT", "ChannelStatistics", "Handle"]
 
 T = TypeVar("T")
 
@@ -160,17 +161,3 @@ class _Closing:
 
     def withdraw(self, waiter: Waiter[None]) -> None:
         self._core.section.do(partial(discard, self._core.watchers, waiter))
-
-
-def require_error(cause: BaseException | None) -> None:
-    """Refuse a cause that could not be raised later."""
-    if cause is not None and not isinstance(cause, BaseException):
-        raise TypeError(f"cause must be an exception or None, not {cause!r}")
-
-
-def require_count(name: str, count: int, least: int = 1) -> None:
-    """Refuse what is no number of items."""
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise TypeError(f"{name} must be a whole number, not {count!r}")
-    if count < least:
-        raise ValueError(f"{name} must be at least {least}, not {count}")

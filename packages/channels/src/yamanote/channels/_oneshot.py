@@ -22,11 +22,10 @@ from sys import _getframe
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, final
 
+from yamanote.channels._arguments import require_error, require_plain
 from yamanote.channels._door import sink_of, stream_of
 from yamanote.channels._end import End
 from yamanote.channels._errors import ChannelClosed, ChannelEmpty, HandleClosed
-from yamanote.channels._handle import require_error
-from yamanote.channels._watched import require_plain
 from yamanote.runtime import CallSite, CriticalSection, Waiter, park, park_thread, refuse_loop_thread
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from yamanote.channels._arguments import require_count
 from yamanote.channels._door import stream_of
 from yamanote.channels._errors import ChannelEmpty
-from yamanote.channels._handle import SHUT, Handle, require_count
+from yamanote.channels._handle import SHUT, Handle
 from yamanote.channels._handover import Handover, discard, is_empty
 from yamanote.channels._receiving import Receiving
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now

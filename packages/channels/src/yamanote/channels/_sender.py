@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
+from yamanote.channels._arguments import require_count, require_error
 from yamanote.channels._door import sink_of
 from yamanote.channels._errors import ChannelClosed, ChannelFull
-from yamanote.channels._handle import SHUT, Handle, require_count, require_error
+from yamanote.channels._handle import SHUT, Handle
 from yamanote.channels._handover import Handover, discard
 from yamanote.channels._permit import Permit, Reservation, Sending, WaitingForRoom
 from yamanote.runtime import BUDGET, Selectable, park, park_thread, refuse_loop_thread, yield_now

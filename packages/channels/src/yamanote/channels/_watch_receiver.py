@@ -11,10 +11,11 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
+from yamanote.channels._arguments import require_plain
 from yamanote.channels._door import stream_of
 from yamanote.channels._errors import ChannelClosed
 from yamanote.channels._receiving import is_plain_end
-from yamanote.channels._watched import Watched, WatchEnd, require_plain
+from yamanote.channels._watched import Watched, WatchEnd
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, final
 
+from yamanote.channels._arguments import require_error, require_plain
 from yamanote.channels._door import sink_of
 from yamanote.channels._errors import ChannelClosed
-from yamanote.channels._handle import require_error
 from yamanote.channels._watch_receiver import WatchReceiver
-from yamanote.channels._watched import State, WatchEnd, require_plain
+from yamanote.channels._watched import State, WatchEnd
 
 if TYPE_CHECKING:
     from yamanote.sinks import Sink

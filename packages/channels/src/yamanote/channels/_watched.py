@@ -11,16 +11,14 @@ to take back. Who parks appends itself, *then* looks again; who stores a value g
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, final
 
 from yamanote.channels._end import End
 from yamanote.channels._errors import ChannelClosed, HandleClosed
 from yamanote.runtime import CriticalSection, Waiter, park
 
-__all__ = ["State", "WatchEnd", "Watched", "Watching", "require_plain"]
+__all__ = ["State", "WatchEnd", "Watched", "Watching"]
 
 T = TypeVar("T")
 
@@ -205,11 +203,3 @@ class _Closing:
 
     def _tell(self, waiter: Waiter[Any]) -> None:
         waiter.hand(None)
-
-
-def require_plain(name: str, function: Callable[..., object]) -> None:
-    """Refuse a function of the user that could not be called, or would have to be awaited."""
-    if not callable(function):
-        raise TypeError(f"{name} must be a function, not {function!r}")
-    if iscoroutinefunction(function):
-        raise TypeError(f"{name} must be a plain function, not the async {function!r}: nothing here can wait for it")

@@ -7,6 +7,7 @@ it was closed.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from asyncio import Task
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from inspect import isawaitable
@@ -22,7 +23,7 @@ __all__ = ["Completions", "as_completed_safe"]
 T = TypeVar("T")
 
 
-class Completions(Generic[T]):
+class Completions(ABC, Generic[T]):
     """An iteration over what has finished: made by `amass`, which gives values, and `as_completed_safe`: handles.
 
     It owns the tasks. ``async with`` cancels and awaits at its end those that still run, which is needed only when the
@@ -53,8 +54,8 @@ class Completions(Generic[T]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    async def __anext__(self) -> T: ...
 
     async def aclose(self) -> None:
         """Cancel what runs, wait until it has ended, and begin nothing more. Closing again does nothing.

@@ -167,7 +167,7 @@ class Notified:
         return 0 if self._notify._pool.tokens else 1
 
     def refuse(self) -> BaseException:
-        raise NotImplementedError("the pool of a Notify is never closed")
+        raise RuntimeError("the pool of a Notify is never closed")
 
 
 @final
