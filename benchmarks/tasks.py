@@ -18,7 +18,7 @@ from typing import Any
 from harness import Version, Workload, check, main
 from peers import installed, load
 
-from yamanote.futures import CompletionQueue, gather, join, race, select, task_set
+from yamanote.futures import as_completed_safe, gather, join, race, select, task_set
 from yamanote.runtime import TaskGroup, spawn
 
 aiodrive = load("aiodrive")
@@ -359,11 +359,9 @@ async def asyncio_as_completed(tasks: int) -> None:
 
 async def yamanote_as_completed(tasks: int) -> None:
     total = 0
-    async with CompletionQueue() as queue:
-        for number in range(tasks):
-            queue.add(numbered(number), number)
-        async for _, task in queue:
-            total += task.result()
+    async with as_completed_safe([numbered(number) for number in range(tasks)]) as results:
+        async for result in results:
+            total += await result
     check(total == sum(range(tasks)), "some value is missing")
 
 

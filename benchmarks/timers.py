@@ -7,6 +7,7 @@ everybody sleeps does not count.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
@@ -16,7 +17,7 @@ from harness import Version, Workload, check, main
 from peers import installed, load
 
 from yamanote.runtime import yield_now
-from yamanote.time import interval, interval_at, sleep, timeout
+from yamanote.time import Sleep, interval, interval_at, sleep, timeout
 
 aiodrive = load("aiodrive")
 aiotools = load("aiotools")
@@ -53,7 +54,8 @@ def workloads(scale: float = 1.0) -> list[Workload]:
         Workload("10k concurrent sleeps of 1..50 ms", sleepers, each(SLEEP, sleeping, sleepers), bar=1.05),
         Workload("interval, tick already due", times, each(OVERDUE, counted, times), bar=0.50),
         Workload("interval of 1 ms, CPU per tick", ticks, each(TICKS, in_time, ticks), bar=1.05),
-        Workload("1000 live timers, all reset once", tasks * 50, each(RESET, counted, 50, tasks), bar=0.15),
+        Workload("schedule and cancel a 10 s timer", times * 10, each(CANCEL, counted, times * 10), bar=0.17),
+        Workload("1000 live timers, all reset once", tasks * 100, each(RESET, counted, 100, tasks), bar=0.15),
     ]
 
 
@@ -298,7 +300,94 @@ TICKS: dict[str, Call] = {
 }
 
 
-# ------------------------------------------------------------------------------------------- timers that are moved
+# ------------------------------------------------------------------------------------------- timers that never fire
+
+# A guard over one thing after the other, each of which ends in time, with a turn of the loop now and then. Where a
+# timer can be moved one is enough; somebody waits for it all the time.
+
+TURN = 100
+"""After so many the loop gets to tidy up."""
+
+
+def expire() -> None:
+    raise AssertionError("the timer had been cancelled")
+
+
+async def asyncio_call_later_cancel(times: int) -> int:
+    loop = asyncio.get_running_loop()
+    for number in range(times):
+        handle = loop.call_later(10, expire)
+        handle.cancel()
+        if number % TURN == 0:
+            await asyncio.sleep(0)
+    return times
+
+
+async def asyncio_reschedule_cancel(times: int) -> int:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as scope:
+        for number in range(times):
+            scope.reschedule(loop.time() + 10)
+            scope.reschedule(None)
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+    return times
+
+
+async def yamanote_stop(times: int) -> int:
+    guard = Sleep(10)
+    watchdog = asyncio.ensure_future(guard)
+    for number in range(times):
+        guard.reset()
+        guard.stop()
+        if number % TURN == 0:
+            await asyncio.sleep(0)
+    check(watchdog.cancel(), "the timer had been cancelled")
+    return times
+
+
+async def yamanote_deadline_cancel(times: int) -> int:
+    loop = asyncio.get_running_loop()
+    async with timeout(None) as scope:
+        for number in range(times):
+            scope.deadline = loop.time() + 10
+            scope.deadline = None
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+    return times
+
+
+async def anyio_deadline_cancel(times: int) -> int:
+    loop = asyncio.get_running_loop()
+    with anyio.fail_after(None) as scope:
+        for number in range(times):
+            scope.deadline = loop.time() + 10
+            scope.deadline = math.inf
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+    return times
+
+
+async def quattro_deadline_cancel(times: int) -> int:
+    loop = asyncio.get_running_loop()
+    with quattro.fail_after(None) as scope:
+        for number in range(times):
+            scope.deadline = loop.time() + 10
+            scope.deadline = None
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+    return times
+
+
+CANCEL: dict[str, Call] = {
+    "asyncio": asyncio_call_later_cancel,
+    "asyncio.timeout": asyncio_reschedule_cancel,
+    "yamanote": yamanote_stop,
+    "yamanote.block": yamanote_deadline_cancel,
+    "anyio": anyio_deadline_cancel,
+    "quattro": quattro_deadline_cancel,
+}
+
 
 # With one turn of the loop each time, as with connections that were idle for a while. To set up and to take down the
 # timers is a part of it.
@@ -319,10 +408,6 @@ async def asyncio_call_later(times: int, timers: int) -> int:
     return resets
 
 
-def expire() -> None:
-    raise AssertionError("the timer had been reset")
-
-
 async def asyncio_reschedule(times: int, timers: int) -> int:
     loop = asyncio.get_running_loop()
     resets = 0
@@ -333,6 +418,19 @@ async def asyncio_reschedule(times: int, timers: int) -> int:
                 scope.reschedule(loop.time() + 10)
             resets += 1
             await asyncio.sleep(0)
+    return resets
+
+
+async def yamanote_reset(times: int, timers: int) -> int:
+    naps = [Sleep(10) for _ in range(timers)]
+    waiting = [asyncio.ensure_future(nap) for nap in naps]
+    resets = 0
+    for _ in range(times):
+        for nap in naps:
+            nap.reset()
+        resets += 1
+        await asyncio.sleep(0)
+    check(all(wait.cancel() for wait in waiting), "a timer had been reset")
     return resets
 
 
@@ -378,7 +476,8 @@ async def quattro_deadline(times: int, timers: int) -> int:
 RESET: dict[str, Call] = {
     "asyncio": asyncio_call_later,
     "asyncio.timeout": asyncio_reschedule,
-    "yamanote": yamanote_deadline,
+    "yamanote": yamanote_reset,
+    "yamanote.block": yamanote_deadline,
     "anyio": anyio_deadline,
     "quattro": quattro_deadline,
 }

@@ -1,11 +1,11 @@
-"""Select over channels and locks: what one area promises must hold inside another."""
+"""Select over channels, signals and notifications: whole loops, both ends, cancellations at any turn, threads."""
 
 import asyncio
 import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +13,8 @@ import pytest
 from yamanote.channels import ChannelClosed, channel, channel_unbounded
 from yamanote.futures import failed_branch, select, task_set
 from yamanote.runtime import CancellationToken, signals, yield_now
-from yamanote.sync import Event, Lock, Semaphore
+from yamanote.sync import Event, Notify
+from yamanote.testing import explore, explore_cancellations
 from yamanote.time import timeout
 
 
@@ -102,27 +103,6 @@ async def test_a_select_cancelled_at_any_turn_loses_no_item(
     assert [item for item in seen if item >= 10] == [10, 11, 12]
 
 
-async def test_a_select_that_loses_gives_the_lock_back() -> None:
-    lock, semaphore, event = Lock(), Semaphore(1), Event()
-    await lock.acquire()
-    waiting = asyncio.create_task(select(lock=lock, semaphore=semaphore, event=event, biased=True))
-    name, _ = await waiting
-    assert name == "semaphore"
-    lock.release()
-    async with timeout(30), lock:
-        pass
-
-    await lock.acquire()
-    waiting = asyncio.create_task(select(lock=lock, event=event))
-    await turns(2)
-    lock.release()
-    waiting.cancel()  # it has been handed the lock, and has not run since
-    await asyncio.wait([waiting])
-    assert waiting.cancelled()
-    async with timeout(30), lock:
-        pass
-
-
 async def test_a_stop_token_ends_a_busy_loop_when_it_comes_first(make: Make) -> None:
     sender, receiver = make(None)
     token = CancellationToken()
@@ -141,15 +121,55 @@ async def test_a_stop_token_ends_a_busy_loop_when_it_comes_first(make: Make) -> 
     assert await receiver.recv() == 101
 
 
-async def test_selecting_the_receivers_loses_nothing_when_both_are_served_in_one_turn(make: Make) -> None:
-    (one_tx, one_rx), (two_tx, two_rx) = make(5), make(5)
-    for _ in range(20):
-        task = asyncio.create_task(select(one=one_rx, two=two_rx))
-        await turns(2)
-        one_tx.send_nowait(1)
-        two_tx.send_nowait(2)
-        assert await task == ("one", 1)
-        assert two_rx.recv_nowait() == 2
+async def test_of_a_send_a_receive_and_a_reservation_the_one_that_can_go_on_is_taken() -> None:
+    (jobs, work), (results, done) = channel[int](1), channel[int](1)
+    with jobs, work, results, done:
+        jobs.send_nowait(1)
+        name, permits = await select(sent=jobs.sending(2), received=done, room=results.reserving(), biased=True)
+        assert name == "room"
+        for permit in permits:
+            permit.send(3)
+        assert await select(sent=jobs.sending(2), received=done) == ("received", 3)
+        assert await work.recv_many(9) == [1]
+        assert await select(sent=jobs.sending(4), received=done) == ("sent", None)
+        assert await work.recv_many(9) == [4]
+
+
+async def test_a_send_that_loses_was_not_sent_and_serves_who_stands_behind_it() -> None:
+    (tx, rx), (stop, stopped) = channel[int](1), channel[str](1)
+    with tx, rx, stop, stopped:
+        tx.send_nowait(1)
+        selecting = asyncio.create_task(select(sent=tx.sending(2), stopped=stopped))
+        await asyncio.sleep(0)
+        sending = asyncio.create_task(tx.send(3))
+        await asyncio.sleep(0)
+        stop.send_nowait("now")
+        assert await selecting == ("stopped", "now")
+        assert await rx.recv_many(9) == [1, 3]
+        await sending
+
+
+async def test_a_select_meets_the_other_side_of_a_rendezvous() -> None:
+    tx, rx = channel[str](0)
+    with tx, rx:
+        sending = asyncio.create_task(tx.send("a"))
+        await asyncio.sleep(0)
+        assert await select(rx=rx, timeout=0) == ("rx", "a")
+        await sending
+        with pytest.raises(TimeoutError):
+            await select(tx=tx.sending("b"), timeout=0)
+        receiving = asyncio.create_task(rx.recv())
+        await asyncio.sleep(0)
+        assert await select(tx=tx.sending("c"), timeout=0) == ("tx", None)
+        assert await receiving == "c"
+
+
+async def test_two_selects_meet() -> None:
+    tx, rx = channel[str](0)
+    with tx, rx:
+        selecting = asyncio.create_task(select(rx=rx, timeout=5))
+        assert await select(tx=tx.sending("a"), timeout=5) == ("tx", None)
+        assert await selecting == ("rx", "a")
 
 
 def test_senders_in_threads_lose_nothing(make: Make, impatient_threads: None) -> None:
@@ -195,3 +215,58 @@ async def test_signals_can_be_selected() -> None:
         assert await select(one=one, two=two) == ("two", signal.SIGUSR2)
         asyncio.get_running_loop().call_later(0.001, signal.raise_signal, signal.SIGUSR1)
         assert await select(one=one, two=two) == ("one", signal.SIGUSR1)
+
+
+async def work_that_is_announced_is_done_by_somebody() -> None:
+    notify, stop = Notify(), Event()
+    work = 0
+    waiting = 0
+
+    async def wait(branch: Callable[[], Awaitable[object]]) -> None:
+        nonlocal waiting
+        waiting += 1
+        try:
+            await branch()
+        finally:
+            waiting -= 1
+
+    async def selects() -> None:
+        nonlocal work
+        while not stop.is_set():
+            work = 0
+            await wait(lambda: select(stop=stop, notified=notify.notified()))
+
+    async def works() -> None:
+        nonlocal work
+        while not stop.is_set():
+            work = 0
+            await wait(notify.notified)
+
+    async def announces() -> None:
+        nonlocal work
+        for _ in range(2):
+            work += 1
+            notify.notify_one()
+            await asyncio.sleep(0)
+
+    async def stops() -> None:
+        await asyncio.sleep(0)
+        stop.set()
+
+    parts = [asyncio.create_task(part()) for part in (selects, works, announces, stops)]
+    await asyncio.sleep(10)
+    assert stop.is_set() or not (work and waiting), "there is work, and somebody waits for it"
+    stop.set()
+    notify.notify_waiters()
+    for part in parts:
+        part.cancel()
+    await asyncio.wait(parts)
+    assert notify.statistics().waiting == 0
+
+
+def test_no_order_of_the_steps_loses_a_notification_in_a_select() -> None:
+    explore(work_that_is_announced_is_done_by_somebody, runs=60)
+
+
+def test_no_cancellation_loses_a_notification_in_a_select() -> None:
+    explore_cancellations(work_that_is_announced_is_done_by_somebody, runs=80)

@@ -52,17 +52,10 @@ def hand_without_claiming(waiter: TaskWaiter[Any], value: Any) -> bool:
     return True
 
 
-async def take_the_first_and_drop_the_rest(operations: list[Any], contenders: Any) -> tuple[int, Waiter[Any]]:
-    party = TaskWaiter[Any]()
-    waiters = [party, *(party.branch() for _ in operations[1:])]
-    for (_, operation), waiter in zip(operations, waiters, strict=True):
-        operation.register(waiter)
-    await party.future  # and when this is cancelled, what was handed over is gone
-    winner = next(index for index, waiter in enumerate(waiters) if waiter.settled)
-    for index, (_, operation) in enumerate(operations):
-        if index != winner:
-            operation.withdraw(waiters[index])
-    return winner, waiters[winner]
+def give_only_the_losers_back(branches: list[Any], waiters: list[Waiter[Any]]) -> None:
+    for (_, operation), waiter in zip(branches, waiters, strict=False):
+        if not waiter.settled:
+            operation.withdraw(waiter)
 
 
 async def recv_without_giving_back(receiver: Receiver[Any]) -> Any:
@@ -85,7 +78,7 @@ teeth: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "a cancelled party keeps its tick": (Interval, "withdraw", keep_the_tick, "a token, a channel and a clock"),
     "a token wakes nobody": (CancellationToken, "_wake_waiters", stop_nobody, "a token, a channel and a clock"),
     "a select that two branches claim": (TaskWaiter, "hand", hand_without_claiming, "two channels"),
-    "a select that gives nothing back": (_select, "_commit", take_the_first_and_drop_the_rest, "two channels"),
+    "a select that gives nothing back": (_select, "give_back", give_only_the_losers_back, "two channels"),
 }
 
 

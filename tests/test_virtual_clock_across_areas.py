@@ -40,3 +40,34 @@ async def test_a_thread_that_waits_for_an_event_gets_it_in_virtual_time() -> Non
         asyncio.get_running_loop().call_later(HOUR, event.set)
         await to_thread(event.blocking_wait)
         assert clock.virtual_time() == HOUR
+
+
+async def test_the_time_limit_of_a_thread_is_real_and_virtual_time_does_not_wait_for_it() -> None:
+    sender, receiver = channel[str](1)
+    with VirtualClock().patch_loop() as clock, sender, receiver:
+        with pytest.raises(TimeoutError):
+            await to_thread(receiver.blocking_recv, timeout=0.001)
+        assert clock.virtual_time() == 0
+        waiting = asyncio.ensure_future(to_thread(receiver.blocking_recv, timeout=HOUR))
+        await sleep(2 * HOUR)
+        assert not waiting.done()
+        await sender.send("item")
+        assert await waiting == "item"
+
+
+async def test_everybody_who_waits_for_an_hour_is_served_in_order() -> None:
+    sender, receiver = channel[int](1)
+    served: list[int] = []
+
+    async def customer(number: int) -> None:
+        await sleep(HOUR)
+        await sender.send(number)
+
+    with VirtualClock().patch_loop() as clock, sender, receiver:
+        async with asyncio.TaskGroup() as group:
+            for number in range(100):
+                group.create_task(customer(number))
+            for _ in range(100):
+                served.append(await receiver.recv())
+        assert served == list(range(100))
+        assert clock.virtual_time() == HOUR

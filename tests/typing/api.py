@@ -2,7 +2,7 @@
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Hashable
+from collections.abc import AsyncIterator, Hashable
 from typing import Any, Literal, Never, assert_type
 
 import yamanote
@@ -22,6 +22,7 @@ from yamanote.channels import (
 from yamanote.futures import amass, as_completed_safe, gather, gather_safe, join, race, race_ok, select, task_set
 from yamanote.runtime import (
     BlockingPool,
+    Clock,
     Handle,
     JoinHandle,
     JoinMap,
@@ -159,6 +160,24 @@ def runtimes(handle: Handle) -> None:
     assert_type(handle.block_on(length("a")), int)
 
 
+class StandsStill(Clock):
+    def start(self, moment: float) -> None:
+        self.moment = moment
+
+    def time(self) -> float:
+        return self.moment
+
+
+def clocks(clock: time.VirtualClock) -> None:
+    assert_type(run(length("a"), clock=clock), int)
+    Runtime(clock=StandsStill())
+    Runtime(clock=time)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Clock()  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]
+    with clock.patch_loop() as patched, StandsStill().patch_loop() as still:
+        assert_type(patched, time.VirtualClock)
+        assert_type(still, StandsStill)
+
+
 async def tasks() -> None:
     handle = spawn(length("a"))
     assert_type(handle, JoinHandle[int])
@@ -194,6 +213,14 @@ async def tasks() -> None:
     assert_type(await gather(map(length, "ab"), limit=2, sensitive=False), list[int])
     assert_type(await gather(asyncio.Future[int]()), list[int])
     assert_type(await gather_safe(length("a"), length("b")), list[int | BaseException])
+    assert_type(await futures.try_join(length("a"), length("b")), list[int])
+    assert_type(amass([length("a")]), futures.Completions[int])
+    assert_type(task_set(a=length("a")), futures.TaskSet[int])
+    assert_type(futures.failed_branch(LookupError()), tuple[str, ...])
+    queue = futures.CompletionQueue[str, int]()
+    assert_type(queue.add(length("a"), "key"), asyncio.Task[int])
+    assert_type([end async for end in queue] + [await queue.pop()], list[tuple[str, asyncio.Task[int]]])
+    assert_type(await select(end=queue, value=queue.until_empty()), tuple[str, Any])
     async with amass(map(length, "ab"), limit=2) as lengths:
         assert_type([value async for value in lengths], list[int])
     async with as_completed_safe([length("a")]) as ends:
@@ -201,8 +228,21 @@ async def tasks() -> None:
     async with task_set(a=length("a")) as lengths_by_name:
         assert_type([pair async for pair in lengths_by_name], list[tuple[str, int]])
     assert_type(await timeout(1, length("a")), int)
+    value, in_time = await timeout(length("a"), 1)
+    assert_type(value, int | None)
+    assert_type(in_time, bool)
+    assert_type(runtime.remaining(), float | None)
+    assert_type(runtime.current_deadline(), float | None)
     async with timeout(1) as scope:
         assert_type(scope.cancelled_caught, bool)
+
+
+def selecting_in_threads(stop: runtime.CancellationToken) -> None:
+    assert_type(futures.blocking_select(stop=stop, timeout=1, biased=True), tuple[str, Any])
+    assert_type(futures.blocking_select({"stop": stop}, off=None, else_=0), tuple[str, Any])
+    assert_type(futures.blocking_select(task_set(a=length("a"))), tuple[str, int])
+    assert_type(futures.blocking_select(task_set(a=length("a")), else_=None), tuple[str, int | None])
+    futures.blocking_select(page=length("a"))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 async def selecting() -> None:
@@ -213,6 +253,9 @@ async def selecting() -> None:
         case name, _:
             assert_type(name, str)
     assert_type(await select(task_set(a=length("a"))), tuple[str, int])
+    assert_type(await select(task_set(a=length("a")), else_=None), tuple[str, int | None])
+    assert_type(await select(job=None, else_="nothing"), tuple[str, Any])
+    assert_type(await asyncio.create_task(select({"job": rx}, timeout=1, else_=None)), tuple[str, Any])
 
 
 async def pipelines() -> None:
@@ -293,6 +336,11 @@ async def fetch(url: str, *, limit: int = 1) -> bytes:
     return url.encode()[:limit]
 
 
+@time.retry(time.Schedule.fixed(1))
+async def lines(url: str) -> AsyncIterator[bytes]:
+    yield url.encode()
+
+
 async def retrying() -> None:
     assert_type(await fetch("a", limit=2), bytes)
     await fetch(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -303,11 +351,26 @@ async def retrying() -> None:
     assert_type(await limiter.acquire(), None)
     assert_type(await limiter.acquire_many(2), None)
     assert_type(limiter.try_acquire(2), bool)
+    limiter.blocking_acquire(timeout=1)
+    limiter.acquire_many(2).blocking_acquire(1)
+    assert_type([line async for line in lines("a")], list[bytes])
+
+
+async def sleeping() -> None:
+    nap = time.Sleep(1)
+    assert_type(await nap, None)
+    assert_type(await select(nap=nap), tuple[str, Any])
+    assert_type(await time.timeout(1, nap), None)
+    assert_type(time.Sleep.until(time.Instant.now() + 1), time.Sleep)
+    assert_type(time.Instant.now() - time.instant(), float)
+    time.Sleep("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def repeating() -> None:
     assert_type([tick async for tick in time.interval(1)], list[float])
     assert_type([tick async for tick in time.repeat_periodically(1)], list[float])
+    assert_type(time.interval_at(time.time(), 1, time.MissedTickBehavior.SKIP), time.Interval)
+    await time.sleep_until(time.instant() + 1)
 
     async def beat(interval: float) -> str:
         return "beat"
@@ -326,6 +389,7 @@ async def repeating() -> None:
 
 
 async def sharing() -> None:
+    assert_type(await runtime.Shared(lambda: length("a"), again=True), int)
     page = futures.shared(length("a"))
     assert_type(page, futures.Shared[int])
     assert_type(await page, int)

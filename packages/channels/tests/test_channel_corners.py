@@ -54,7 +54,7 @@ async def test_a_task_that_is_cancelled_in_the_middle_of_a_hand_over_costs_nothi
             def __getattr__(self, name):
                 return getattr(real, name)
 
-        waiter.future = CancelledInBetween()
+        waiter._future = CancelledInBetween()
         tx.send_nowait("a")
         with pytest.raises(asyncio.CancelledError):
             await receiving

@@ -126,7 +126,7 @@ def leaves_its_parked_calls(end):
 
 
 def numbers_what_goes_out_again_anew(handover, item):
-    return handover.handed
+    return handover.number()
 
 
 take_back = Handover._take_back

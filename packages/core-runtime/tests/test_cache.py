@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import JoinError, _cache, lru_cache, run, spawn_blocking, start_task
+from yamanote.runtime import JoinError, cancel_and_wait, lru_cache, run, spawn_blocking, start_task
 
 
 class Calls(list[Any]):
@@ -60,6 +60,7 @@ async def test_it_can_be_used_without_arguments_and_keeps_the_face_of_the_functi
     assert str(inspect.signature(double)) == "(number: 'int') -> 'int'"
     assert double.cache_parameters() == {"maxsize": 128, "typed": False, "expire_after": None}
     assert await double.__wrapped__(3) == 6
+    assert "lru_cache of <function" in repr(double) and "double" in repr(double)
     if sys.version_info >= (3, 12):
         assert inspect.iscoroutinefunction(double)
 
@@ -276,7 +277,7 @@ async def test_a_call_that_asks_for_its_own_value_is_an_error_not_a_dead_lock() 
     assert await even(4)
     even.cache_clear()
     odd.cache_clear()
-    with pytest.raises(RuntimeError, match=r"odd\(\) would wait for its own value"):
+    with pytest.raises(RuntimeError, match=r"even .*would wait for its own end"):
         await even(3)
 
     @lru_cache
@@ -285,6 +286,39 @@ async def test_a_call_that_asks_for_its_own_value_is_an_error_not_a_dead_lock() 
 
     with pytest.raises(RuntimeError, match="itself"):
         await itself(1)
+
+
+async def test_a_call_that_asks_for_its_own_value_in_other_tasks_ends_with_those_who_wait_for_it() -> None:
+    ended: list[str] = []
+
+    @lru_cache
+    async def itself() -> None:
+        try:
+            await asyncio.gather(itself(), itself())
+        finally:
+            ended.append("itself")
+
+    @lru_cache
+    async def left() -> None:
+        try:
+            await asyncio.gather(right())
+        finally:
+            ended.append("left")
+
+    @lru_cache
+    async def right() -> None:
+        try:
+            await asyncio.gather(left())
+        finally:
+            ended.append("right")
+
+    for call in itself(), left():
+        asking = start_task(call)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await cancel_and_wait(asking)
+    assert ended == ["itself", "right", "left"]
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_who_gave_up_waiting_is_not_taken_for_one_who_waits() -> None:
@@ -466,23 +500,25 @@ async def test_an_eager_task_factory_changes_nothing() -> None:
     assert tasks[0].done()
 
 
-def test_who_waits_can_be_thrown_away_when_the_loop_is_closed() -> None:
+def test_nothing_is_left_of_a_loop_that_was_closed_in_the_middle_of_a_call() -> None:
     @lru_cache
     async def cached() -> None:
         await asyncio.sleep(3600)
 
-    waiting = cached()
+    waiting = [cached()]
 
-    async def main() -> asyncio.Task[None]:
-        task = asyncio.ensure_future(waiting)
+    async def main() -> None:
+        task = asyncio.ensure_future(waiting[0])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        return task
+        assert not task.done() and len(cached._cache._calls) == 1
 
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda _, context: None)  # tasks that are destroyed
-    task = loop.run_until_complete(main())
+    loop.run_until_complete(main())
     loop.close()
-    waiting.close()
-    assert not task.done()
-    _cache._call_of.clear()  # a loop that is closed with tasks in progress leaves this one behind
+    waiting.pop().close()
+    gone = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert gone() is None and not cached._cache._calls

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import JoinError, _cache, lru_cache, start_task
+from yamanote.runtime import JoinError, Shared, _cache, _shared, lru_cache, start_task
 from yamanote.testing import Counterexample, explore, explore_cancellations
 
 
@@ -62,7 +62,7 @@ async def several_ask(fails: bool) -> None:
             task.result()
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == 1, "a call goes on that nobody waits for"
-    assert not function._cache._calls and not _cache._call_of
+    assert not function._cache._calls
     assert function.cache_info().currsize <= 1
     assert running == {"a": 0, "b": 0}
     if not fails and not any(task.cancelled() for _, task in tasks):
@@ -119,29 +119,24 @@ def caught() -> None:
 
 
 def test_a_cache_that_lets_an_abandoned_call_run_on_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def result(self: Any, call: Any) -> Any:
-        return await call.handle
-
-    monkeypatch.setattr(_cache._Cache, "_result", result)
+    monkeypatch.setattr(Shared, "_leave", lambda call, run, party: False)
     caught()
 
 
 def test_a_cache_that_cancels_the_call_with_the_first_who_waits_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def result(self: Any, call: Any) -> Any:
-        return await call.task
-
-    monkeypatch.setattr(_cache._Cache, "_result", result)
-    caught()
+    monkeypatch.setattr(Shared, "_leave", lambda call, run, party: True)
+    with pytest.raises(Counterexample):
+        explore(one_call_at_a_time, runs=100)
 
 
 def test_a_cache_that_does_not_wait_for_the_end_of_the_call_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def no_wait(tasks: object) -> None:
-        pass
+    async def no_wait(handle: Any, reason: str) -> None:
+        handle.abort(reason)
 
-    monkeypatch.setattr(_cache, "wait_for_end", no_wait)
+    monkeypatch.setattr(_shared, "cancel_and_wait", no_wait)
     caught()
 
 
 def test_a_cache_that_remembers_calls_for_ever_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cache._Cache, "_ended", lambda self, call: None)
+    monkeypatch.setattr(_cache, "WeakValueDictionary", dict)
     caught()

@@ -984,3 +984,122 @@ async def test_a_body_that_cancels_the_group_and_awaits_a_queued_child_raises_no
         await handle
     assert group.cancelled_caught and handle.is_cancelled()
     assert requests() == 0
+
+
+async def test_a_queued_child_begins_in_the_turn_in_which_a_place_becomes_free() -> None:
+    turn = 0
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(count)
+
+    loop = asyncio.get_running_loop()
+    loop.call_soon(count)
+    async with TaskGroup(limit=1) as group:
+        for _ in range(10):
+            group.spawn(yield_now())
+    assert turn <= 2 * 10 + 2  # the second step, and the end that the group hears of
+
+
+async def test_many_queued_children_that_are_ready_let_the_others_run() -> None:
+    ran = 0
+
+    async def child() -> None:
+        nonlocal ran
+        ran += 1
+
+    seen = []
+    async with TaskGroup(limit=1) as group:
+        for _ in range(1000):
+            group.spawn(child())
+        await yield_now()
+        while ran < 1000:
+            seen.append(ran)
+            await yield_now()
+    assert len(seen) > 100
+
+
+async def test_a_queued_child_in_its_first_step_has_a_handle_that_knows_it() -> None:
+    async def child(log: list[Any]) -> None:
+        log.append(asyncio.current_task())
+        try:
+            await handle
+        except RuntimeError as error:
+            log.append(str(error))
+        handle.abort("enough")
+        await asyncio.sleep(3600)
+
+    log: list[Any] = []
+    async with TaskGroup(limit=1) as group:
+        group.spawn(yield_now())
+        handle = group.spawn(child(log))
+    assert log[1] == "a task cannot wait for its own end"
+    with pytest.raises(JoinError, match="enough"):
+        await handle
+
+
+async def test_a_queued_child_that_cancels_its_group_in_its_first_step_is_cancelled() -> None:
+    async def child() -> None:
+        group.cancel()
+        await asyncio.sleep(3600)
+
+    async with TaskGroup(limit=1) as group:
+        group.spawn(yield_now())
+        handles = [group.spawn(child()), group.spawn(value_of(1))]
+    assert [handle.is_cancelled() for handle in handles] == [True, True]
+    assert group.cancelled_caught
+
+
+async def test_a_queued_child_starts_in_the_context_in_which_it_was_spawned() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+    async def child() -> str:
+        value = variable.get()
+        variable.set("of another child")
+        return value
+
+    async with TaskGroup(limit=1) as group:
+        handles = []
+        for value in "abc":
+            variable.set(value)
+            handles.append(group.spawn(child()))
+    assert [await handle for handle in handles] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("stop", [SystemExit, KeyboardInterrupt])
+def test_a_queued_child_that_stops_the_program_in_its_first_step_ends_the_group(stop: type[BaseException]) -> None:
+    handles: list[JoinHandle[Any]] = []
+    ended: list[str] = []
+
+    async def stops() -> None:
+        raise stop
+
+    async def main() -> None:
+        try:
+            async with TaskGroup(limit=1) as group:
+                handles.append(group.spawn(yield_now()))
+                handles.append(group.spawn(stops()))
+                handles.append(group.spawn(asyncio.sleep(3600)))
+        except stop:
+            ended.append("group")
+            raise
+
+    with pytest.raises(stop):
+        asyncio.run(main())
+    assert ended == ["group"]
+    assert [handle.is_finished() for handle in handles] == [True, True, True]
+    with pytest.raises(stop):
+        handles[1].result()
+
+
+async def test_a_group_whose_eager_children_need_not_wait_takes_no_loop_turn() -> None:
+    async def child() -> None:
+        pass
+
+    turns: list[int] = []
+    asyncio.get_running_loop().call_soon(turns.append, 1)
+    async with TaskGroup(limit=2) as group:
+        for _ in range(5):
+            group.spawn(child(), eager=True)
+    assert turns == []

@@ -270,7 +270,7 @@ def test_it_is_caught(
     monkeypatch.setattr(owner, name, wrong)
     undisturbed = partial(left_alone, scenario)
     with pytest.raises(Counterexample) as caught:
-        explore(undisturbed, runs=60)
+        explore(undisturbed, runs=120)
         explore_cancellations(scenario, runs=300)
     with pytest.raises(Counterexample):
         replay(scenario if "@" in caught.value.token else undisturbed, caught.value.token)

@@ -777,6 +777,23 @@ def test_debug_mode_can_be_switched_on_and_off_while_the_loop_runs(factory: Any)
     run_here(main)
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_timers_that_are_cancelled_when_they_fall_due_are_counted_once(debug: bool) -> None:
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, EventLoop)
+        for _ in range(10):
+            # Those that stand behind one that is due are taken out with it, not as ones that were cancelled.
+            timers = [loop.call_later(5, int) for _ in range(10)]
+            for timer in timers[1:]:
+                timer.cancel()
+            await asyncio.sleep(5)
+        loop.call_later(3600, int)
+        return loop.statistics().timers
+
+    assert run(main(), clock=VirtualClock(), debug=debug) == 1
+
+
 def test_streams_subprocesses_executors_and_generators_work() -> None:
     async def main() -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,6 +5,7 @@ import contextvars
 import gc
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Generator
 from typing import Any
@@ -775,3 +776,57 @@ async def test_a_task_of_a_closed_loop_is_not_waited_for():
     await asyncio.wait_for(cancel_and_wait(task), 5)
     task._log_destroy_pending = False
     task.get_coro().close()
+
+
+# where it failed
+
+
+def calls_in(error: BaseException) -> list[str]:
+    return [call.name for call in traceback.extract_tb(error.__traceback__)]
+
+
+async def fails_inside() -> None:
+    await failing(OSError("no answer"))
+
+
+async def awaited(handle: JoinHandle[None]) -> None:
+    await handle
+
+
+@pytest.mark.parametrize("wait", [awaited, park])
+async def test_an_error_shows_where_it_failed_however_often_it_is_asked_for(wait: Any) -> None:
+    handle = spawn(fails_inside())
+    shown = []
+    for _ in range(3):
+        with pytest.raises(OSError) as caught:
+            await wait(handle)
+        shown.append(calls_in(caught.value))
+    assert shown[0] == shown[1] == shown[2]
+    assert shown[0][-2:] == ["fails_inside", "failing"]
+
+
+def test_an_error_shows_in_each_thread_where_it_failed() -> None:
+    async def main() -> JoinHandle[None]:
+        handle = spawn(fails_inside())
+        with pytest.raises(OSError):
+            await handle
+        return handle
+
+    handle = run(main())
+    shown = []
+    for _ in range(2):
+        with pytest.raises(OSError) as caught:
+            handle.result()
+        shown.append(calls_in(caught.value))
+    assert shown[0] == shown[1]
+    assert shown[0][-2:] == ["fails_inside", "failing"]
+
+
+async def test_a_group_that_raises_what_was_awaited_shows_where_it_failed() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with TaskGroup() as group:
+            handle = group.spawn(fails_inside())
+            for _ in range(2):
+                with pytest.raises((OSError, asyncio.CancelledError)):
+                    await handle
+    assert calls_in(caught.value.exceptions[0])[-2:] == ["fails_inside", "failing"]

@@ -152,6 +152,47 @@ def test_settling_after_the_loop_was_closed_raises_nothing() -> None:
     waiters[1].fail(LookupError())
 
 
+# going to sleep
+
+
+@pytest.mark.parametrize("served", range(4))
+async def test_the_future_of_a_party_is_done_whichever_branch_was_settled_before_it_was_made(served: int) -> None:
+    party: TaskWaiter[Any] = TaskWaiter()
+    waiters = [party, party.branch(), party.branch()]
+    if served < 3:
+        assert waiters[served].hand("item")
+    assert party.future.done() == (served < 3)
+    assert party.future is party.branch().future
+    if served == 3:
+        assert party.branch().hand("item")
+        assert party.future.done()
+
+
+async def test_who_finds_what_it_waits_for_makes_no_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("yamanote.runtime._waiter.Future", made.append)
+    box = Box()
+    box.put("item")
+    assert await park(box) == "item"
+    assert made == []
+
+
+def test_a_party_that_another_thread_has_served_before_it_sleeps_wakes_up() -> None:
+    loop = asyncio.new_event_loop()
+
+    async def wait() -> None:
+        party: TaskWaiter[Any] = TaskWaiter()
+        waiters = [party.branch(), party.branch()]
+        thread = threading.Thread(target=waiters[0].hand, args=["item"])
+        thread.start()
+        thread.join()
+        await party.future
+        assert waiters[0].result() == "item"
+
+    loop.run_until_complete(wait())
+    loop.close()
+
+
 # parking tasks
 
 

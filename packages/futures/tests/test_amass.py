@@ -326,9 +326,10 @@ async def test_a_block_that_is_thrown_away_cancels_without_waiting() -> None:
     assert task.cancelled()
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1.5, "2"])
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "2", True])
 async def test_a_limit_that_is_no_count_is_refused_by_name(limit: Any) -> None:
-    with pytest.raises(ValueError, match="limit"):
+    refusal = ValueError if type(limit) is int else TypeError
+    with pytest.raises(refusal, match="limit"):
         amass([turns(0)], limit=limit)
 
 
@@ -362,3 +363,32 @@ async def test_leaving_the_block_early_closes_what_has_not_begun() -> None:
     async with amass([turns(0, "first"), *(turns(0) for _ in range(3))], limit=1) as values:
         assert await anext(values) == "first"
     assert [value async for value in values] == []
+
+
+@pytest.mark.parametrize("sensitive", [True, False])
+async def test_an_error_that_waits_to_be_raised_when_it_is_closed_is_reported(sensitive: bool) -> None:
+    async def stubborn() -> None:
+        try:
+            await never()
+        finally:
+            await turns(20)
+
+    errors: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    error = OSError("no answer")
+
+    async def consume() -> None:
+        async with amass([fail(1, error), stubborn()], sensitive=sensitive) as values:
+            async for _ in values:
+                pytest.fail("a value")
+
+    task = asyncio.create_task(consume())
+    await turns(6)  # the error has been taken, and its iteration waits for the other
+    task.cancel()
+    await asyncio.wait([task])
+    del task
+    await turns(1)
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert errors == [error]

@@ -813,3 +813,47 @@ async def test_another_loop_may_wait_for_the_end() -> None:
         await asyncio.to_thread(go_on.wait, 10)
         gate.set_result(None)
         assert await asyncio.wait_for(thread, 10) == 1
+
+
+async def test_a_task_cannot_close_or_wait_for_its_queue_in_its_first_step_either() -> None:
+    async def own_end(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        with pytest.raises(RuntimeError, match="the queue that runs it"):
+            await wait()
+
+    async with CompletionQueue[str, Any]() as queue:
+        queue.add(turns(3), "other")
+        queue.add(own_end(queue.aclose), "close", eager=True).result()
+        queue.add(own_end(queue.wait), "wait", eager=True).result()
+
+
+async def test_a_task_whose_first_step_has_the_queue_closed_is_cancelled_like_the_others() -> None:
+    async def have_it_closed() -> None:
+        queue._shut()  # what another does who closes it
+        await never()
+
+    queue = CompletionQueue[str, Any]()
+    task = queue.add(have_it_closed(), "first", eager=True)
+    await queue.aclose()
+    assert task.cancelled()
+    assert len(queue) == 0
+
+
+async def test_a_task_whose_first_step_ends_after_the_queue_was_closed_is_dropped() -> None:
+    async def shut() -> None:
+        queue._shut()
+
+    queue = CompletionQueue[str, Any]()
+    assert queue.add(shut(), "first", eager=True).done()
+    assert len(queue) == 0
+
+
+async def test_a_decision_in_the_first_step_of_another_cancels_that_one_too() -> None:
+    async def begin_another() -> None:
+        queue.add(turns(0, "decides"), "inner", eager=True)
+        await never()
+
+    queue = CompletionQueue[str, Any](until=lambda task: True)
+    outer = queue.add(begin_another(), "outer", eager=True)
+    assert queue.decisive is not None
+    await queue.wait()
+    assert outer.cancelled()

@@ -11,6 +11,7 @@ import pytest
 
 from yamanote.futures import CompletionQueue, Completions
 from yamanote.futures._contenders import Contenders
+from yamanote.futures._together import _Together
 from yamanote.runtime import TaskWaiter, Waiter
 from yamanote.testing import Counterexample, explore, explore_cancellations, replay
 
@@ -66,8 +67,26 @@ async def shut_without_waiting(queue: CompletionQueue[Any, Any]) -> None:
     queue._shut()
 
 
-async def wait_for_nobody(queue: CompletionQueue[Any, Any]) -> None:
-    pass
+async def wait_for_nobody(together: _Together[Any], number: int) -> None:
+    together.running = 0
+
+
+async def wait_for_no_place(together: _Together[Any], number: int) -> None:
+    if not number:
+        await wait_until_running(together, number)
+
+
+def tell_nobody_of_a_cancellation(together: _Together[Any], msg: str | None = None) -> bool:
+    return True
+
+
+def decide_for_the_last(together: _Together[Any], task: asyncio.Task[Any]) -> None:
+    if not together.running:
+        decide(together, task)
+
+
+wait_until_running: Any = _Together.until_running
+decide = _Together._decide
 
 
 async def leave_the_losers_running(contenders: Contenders[Any, Any], error: BaseException | None = None) -> None:
@@ -110,11 +129,13 @@ teeth: dict[str, tuple[type, str, Callable[..., Any], str]] = {
     "a forgotten waiter": (CompletionQueue, "withdraw", forget_to_withdraw, "select"),
     "one completion for two": (CompletionQueue, "_match", hand_over_twice, "pop, more tasks"),
     "close does not wait": (CompletionQueue, "aclose", shut_without_waiting, "close"),
-    "a race does not await its losers": (CompletionQueue, "wait", wait_for_nobody, "race"),
-    "a gather does not await what it runs": (CompletionQueue, "wait", wait_for_nobody, "gather"),
+    "a race does not await its losers": (_Together, "until_running", wait_for_nobody, "race"),
+    "a gather does not await what it runs": (_Together, "until_running", wait_for_nobody, "gather"),
+    "a race that the first does not win": (_Together, "_decide", decide_for_the_last, "race"),
+    "a join that cannot be cancelled": (_Together, "cancel", tell_nobody_of_a_cancellation, "join"),
     "a select does not await its losers": (Contenders, "aclose", leave_the_losers_running, "select, coroutines"),
     "a select that two branches claim": (TaskWaiter, "hand", hand_without_claiming, "select"),
-    "more than the limit": (CompletionQueue, "__len__", as_many_as_it_likes, "gather"),
+    "more than the limit": (_Together, "until_running", wait_for_no_place, "gather"),
     "more than the limit, one by one": (CompletionQueue, "__len__", as_many_as_it_likes, "as completed, two parties"),
     "a decision that stops nobody": (CompletionQueue, "_judge", cancel_nobody, "errors of amass"),
     "who takes the last is the end": (

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from yamanote.futures import lazy, pending
+from yamanote.futures import gather_safe, lazy, pending
 from yamanote.runtime import JoinError, move_on_after, start_task, yield_now
+
+T = TypeVar("T")
 
 
 class Factory:
@@ -141,15 +144,62 @@ async def test_with_keep_it_is_called_once_whoever_is_cancelled() -> None:
     assert await value == "loaded" and factory.calls == 1
 
 
-async def test_a_run_that_somebody_else_cancelled_is_its_outcome() -> None:
-    async def load() -> None:
-        asyncio.current_task().cancel()  # type: ignore[union-attr]
-        await pending()
+async def test_a_run_that_somebody_else_cancelled_is_an_error_for_who_waits_and_the_next_one_begins_again() -> None:
+    calls = 0
+
+    async def load() -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+        await yield_now()
+        return calls
 
     value = lazy(load)
-    for _ in range(2):
-        with pytest.raises(JoinError, match="load was cancelled"):
+    for outcome in await gather_safe(value, value):
+        assert isinstance(outcome, JoinError) and "load was cancelled" in str(outcome)
+    assert not value.is_finished()
+    assert await value == await value == 2
+
+
+@pytest.mark.parametrize("cancelled", [True, False], ids=["its tasks cancelled", "left as it was"])
+def test_what_was_lost_with_its_loop_is_made_on_the_next_one(cancelled: bool) -> None:
+    async def load() -> str:
+        if not go:
+            await pending()
+        return "loaded"
+
+    async def begin() -> None:
+        with move_on_after(0):
             await value
+
+    go: list[bool] = []
+    value = lazy(load, keep=True)
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: None)  # the task that is destroyed
+    loop.run_until_complete(begin())
+    if cancelled:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+            loop.run_until_complete(asyncio.wait([task]))
+    loop.close()
+    go.append(True)
+    assert asyncio.run(value_of(value)) == "loaded"
+
+
+async def value_of(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+async def test_what_was_closed_stays_closed() -> None:
+    value = lazy(pending)
+    asking = start_task(value)
+    await yield_now()
+    await yield_now()
+    await value.aclose()
+    for asker in asking, value:
+        with pytest.raises(JoinError, match="it was closed"):
+            await asker
 
 
 @pytest.mark.parametrize("nonsense", [None, 1, "load"], ids=repr)

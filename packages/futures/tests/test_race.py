@@ -107,6 +107,7 @@ async def test_an_error_of_a_loser_is_reported_and_hides_nothing(racing: Racing)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
     assert await racing(lose(), turns(2, "won")) == "won"
+    await yield_now()
     gc.collect()
     loop.set_exception_handler(None)
     assert [str(error) for error in errors] == ["in the clean-up"]
@@ -266,6 +267,7 @@ async def test_an_error_is_free_as_soon_as_it_is_handled() -> None:
             await race(work(), never())
         except Failure as error:
             freed = weakref.ref(error)
+        await yield_now()  # the loop refers to the last that ended until the caller waits, as for `await task`
         assert freed() is None
     finally:
         gc.enable()

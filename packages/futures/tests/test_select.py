@@ -5,13 +5,23 @@ import gc
 import random
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from yamanote.futures import CompletionQueue, failed_branch, select, task_set
-from yamanote.runtime import BUDGET, CancellationToken, JoinError, Waiter, set_random_source, spawn, yield_now
+from yamanote.runtime import (
+    BUDGET,
+    CancellationToken,
+    JoinError,
+    TaskWaiter,
+    Waiter,
+    set_random_source,
+    spawn,
+    yield_now,
+)
 from yamanote.time import interval, interval_at, time
 
 
@@ -171,6 +181,58 @@ async def test_branches_that_are_none_are_disabled() -> None:
     for branches in ({}, {"off": None}, {"off": None, "empty": task_set()}):
         with pytest.raises(ValueError, match="disabled"):
             await select(branches)
+
+
+@pytest.mark.parametrize("value", [None, "", ValueError("a value")])
+async def test_else_is_what_one_gets_when_every_branch_is_disabled(value: Any) -> None:
+    noted: list[str] = []
+    asyncio.get_running_loop().call_soon(noted.append, "a turn")
+    assert await select(off=None, else_=value) == ("else_", value)
+    assert await select({"off": None}, empty=task_set(), else_=value, biased=True, timeout=60) == ("else_", value)
+    assert await select({}, else_=value) == await select(else_=value) == ("else_", value)
+    assert await select(task_set(), else_=value, timeout=60) == ("else_", value)
+    assert noted == []
+
+
+async def test_else_is_not_for_branches_that_are_only_not_ready_yet() -> None:
+    box = Box()
+    asyncio.get_running_loop().call_soon(box.put, "item")
+    assert await select(off=None, box=box, else_="else") == ("box", "item")
+    assert await select(empty=task_set(), work=turns(2, "value"), else_="else") == ("work", "value")
+    with pytest.raises(TimeoutError):
+        await select(box=box, else_="else", timeout=0)
+    async with task_set(a=turns(2, "value")) as tasks:
+        assert await select(tasks, else_="else") == ("a", "value")
+        assert await select(tasks, else_="else") == ("else_", "else")
+
+
+async def test_else_is_for_who_comes_too_late_for_the_last_task_of_a_set() -> None:
+    async with task_set(only=turns(3, "value")) as tasks:
+        both = [asyncio.create_task(select(tasks, else_="else")) for _ in range(2)]
+        assert [await task for task in both] == [("only", "value"), ("else_", "else")]
+
+
+async def test_a_branch_may_be_named_like_the_option() -> None:
+    assert await select({"else_": Box("item")}, else_="else") == ("else_", "item")
+
+
+async def test_rounds_that_only_take_else_yield_after_the_budget() -> None:
+    rounds = 0
+
+    async def loop() -> None:
+        nonlocal rounds
+        while True:
+            await (select(off=None, else_=None) if rounds % 2 else select(task_set(), else_=None))
+            rounds += 1
+
+    await select(box=Box(), work=turns(1))  # a select that waited begins a new budget
+    task = asyncio.create_task(loop())
+    noted: list[int] = []
+    asyncio.get_running_loop().call_soon(lambda: noted.append(rounds))
+    await yield_now()
+    task.cancel()
+    await asyncio.wait([task])
+    assert noted == [rounds] == [BUDGET]
 
 
 async def test_an_empty_task_set_is_never_ready_but_may_be_filled_while_one_waits() -> None:
@@ -366,6 +428,64 @@ async def test_a_coroutine_that_serves_another_branch_while_it_begins_is_no_trou
     assert box.waiters == []
 
 
+async def test_what_a_loser_raises_while_it_is_cancelled_goes_to_the_exception_handler_once() -> None:
+    error = OSError("in the clean-up")
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+
+    async def lose() -> None:
+        try:
+            await never()
+        finally:
+            raise error
+
+    assert await select(a=lose(), b=turns(2, "value")) == ("b", "value")
+    gc.collect()
+    assert reported == [error]
+
+
+@pytest.mark.parametrize("spent", ["taken", "lost", "closed", "never begun"])
+async def test_a_coroutine_of_an_earlier_round_is_refused_with_advice(spent: str) -> None:
+    coroutine = turns(0) if spent == "taken" else never()
+    if spent == "taken":
+        await select(work=coroutine)
+    elif spent == "lost":
+        await select(work=coroutine, other=turns(1))
+    elif spent == "never begun":
+        await select(work=coroutine, box=Box("item"))
+    else:
+        coroutine.close()
+    with pytest.raises(ValueError, match=r"'work' .* make a new one for each round, .* task_set"):
+        await select(work=coroutine, other=never())
+
+
+async def test_one_coroutine_cannot_be_two_branches() -> None:
+    coroutine = never()
+    with pytest.raises(ValueError, match="'a' and 'b' are one and the same"):
+        await select(a=coroutine, b=coroutine)
+
+
+async def test_nonsense_is_refused_at_the_call() -> None:
+    with pytest.raises(TypeError, match="'bad'"):
+        select(bad=1, work=never())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="timeout"):
+        select(task_set(), timeout="1")  # type: ignore[call-overload]
+
+
+async def test_the_select_after_a_cancelled_one_knows_nothing_of_it() -> None:
+    box, ticks = Box(), interval(3600)
+    await ticks.tick()
+    for _ in range(3):
+        task = asyncio.create_task(select(box=box, ticks=ticks, work=never()))
+        await turns(2)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+    asyncio.get_running_loop().call_soon(box.put, "item")
+    assert await select(box=box, ticks=ticks, work=never()) == ("box", "item")
+    assert (others(), box.waiters) == (set(), [])
+
+
 async def test_futures_and_tasks_are_not_ours_and_go_on() -> None:
     future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(turns(5, "task"))
@@ -558,3 +678,56 @@ async def test_nothing_of_a_select_is_kept() -> None:
     await select(box=box, other=Box())
     gc.collect()
     assert [thing for thing in gc.get_objects() if isinstance(thing, Value)] == []
+
+
+@pytest.mark.parametrize("kind", ["selectable", "coroutine", "set", "named set"])
+async def test_an_error_is_in_no_circle_with_the_select_that_raised_it(kind: str) -> None:
+    class Failure(Exception):
+        pass
+
+    async def fail() -> None:  # with an error that it does not know itself, nor who starts it
+        await yield_now()
+        raise Failure
+
+    async def one_round() -> weakref.ref[Failure]:
+        tasks = task_set(work=fail()) if "set" in kind else None
+        try:
+            if kind == "selectable":
+                await select(bad=Broken(Failure()), box=Box())
+            elif kind == "coroutine":
+                await select(bad=fail(), box=Box())
+            elif kind == "set" and tasks is not None:
+                await select(tasks)
+            else:
+                await select(tasks=tasks, box=Box())
+        except Failure as error:
+            return weakref.ref(error)
+        finally:
+            del tasks
+        raise AssertionError("nothing was raised")
+
+    gc.disable()
+    try:
+        assert (await one_round())() is None
+    finally:
+        gc.enable()
+
+
+async def test_what_is_ready_needs_no_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TaskWaiter[Any]] = []
+    monkeypatch.setattr(TaskWaiter, "future", property(asked.append))
+    assert await select(empty=Box(), full=Box("item"), biased=True) == ("full", "item")
+    assert asked == []
+
+
+async def test_an_item_that_comes_while_the_rest_is_registered_is_seen() -> None:
+    """By somebody else than the branch that is being registered: a finalizer, say, or the clean-up of a coroutine."""
+
+    class Disturbing(Box):
+        def register(self, waiter: Waiter[Any], /) -> None:
+            super().register(waiter)
+            one.put("item")
+
+    one, two = Box(), Disturbing()
+    assert await select(one=one, two=two, biased=True) == ("one", "item")
+    assert (one.items, one.waiters, two.waiters) == ([], [], [])

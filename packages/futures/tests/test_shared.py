@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from yamanote.futures import Shared, gather, lazy, pending, race, select, shared
-from yamanote.futures._shared import _innermost
 from yamanote.runtime import (
     BUDGET,
     JoinError,
@@ -460,25 +459,6 @@ async def test_a_run_that_waits_for_itself_in_other_tasks_can_be_cancelled() -> 
     task.cancel()
     await asyncio.wait([task])
     assert ended == ["inside"] and not others()
-
-
-async def test_runs_that_begin_one_another_for_ever_do_not_pile_up() -> None:
-    async def run(number: int) -> None:
-        if number:
-            following.append(start_task(shared(run(number - 1))))
-        await turns(4)
-        depths.append(0)
-        inside = _innermost.get()
-        while inside is not None:
-            inside = inside._outer
-            depths[-1] += 1
-
-    following: list[asyncio.Task[None]] = []
-    depths: list[int] = []
-    await shared(run(100))
-    for task in following:  # grows meanwhile
-        await task
-    assert len(depths) == 101 and max(depths) < 8
 
 
 # ---------------------------------------------------------------- select

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from yamanote.futures import Shared, _shared, lazy, select, shared, single_flight
+from yamanote.futures import Shared, lazy, select, shared, single_flight
 from yamanote.runtime import JoinError, start_task, yield_now
 from yamanote.testing import Counterexample, explore, explore_cancellations
 from yamanote.time import sleep
@@ -268,17 +269,13 @@ def forget_who_selects(page: Shared[Any], waiter: Any) -> None:
     run.handle.register(waiter)
 
 
-def never_begin_again(page: Shared[Any], run: Any, party: object) -> bool:
-    run.parties.discard(party)
-    return not (run.parties or page._keep or run.task.done())
-
-
+engine: Any = sys.modules[Shared.__module__]
 wrong: dict[str, tuple[Any, str, Any, str]] = {
     "a run that goes on when nobody wants it": (Shared, "_leave", leave_it_running, "lazy, begun again"),
     "a run that ends with the first who leaves": (Shared, "_leave", cancel_with_the_first, "select"),
-    "an end that is not waited for": (_shared, "cancel_and_wait", cancel_without_waiting, "lazy, begun again"),
+    "an end that is not waited for": (engine, "cancel_and_wait", cancel_without_waiting, "lazy, begun again"),
     "a select that does not count": (Shared, "register", forget_who_selects, "select"),
-    "a lazy value that stays cancelled": (Shared, "_leave", never_begin_again, "lazy, begun again"),
+    "a lazy value that stays cancelled": (engine._Run, "is_lost", lambda run: False, "lazy, begun again"),
 }
 
 

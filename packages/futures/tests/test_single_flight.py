@@ -238,6 +238,7 @@ async def test_it_keeps_the_face_of_the_function() -> None:
     assert (double.__name__, double.__doc__) == ("double", "Twice.")  # type: ignore[attr-defined]
     assert str(inspect.signature(double)) == "(number: 'int') -> 'int'"
     assert await double.__wrapped__(3) == 6
+    assert "single_flight of <function" in repr(double) and "double" in repr(double)
     if sys.version_info >= (3, 12):
         assert inspect.iscoroutinefunction(double)
 
@@ -253,6 +254,20 @@ async def test_any_key_will_do_and_any_factory() -> None:
     assert flights_of_calls.forget(1) and not flights_of_calls.forget(1)
     calls.go.set()
     assert [await task for task in tasks] == ["[1]1", "[1]1", "[2]2"] and not len(flights_of_calls)
+
+
+async def test_a_factory_that_is_none_is_refused_and_a_coroutine_closed_also_where_a_run_would_be_joined() -> None:
+    flights: SingleFlight[str, str] = SingleFlight()
+    calls = Calls()
+    running = start_task(flights.run("a", partial(calls, "a")))
+    await turns(2)
+    coroutine: Any = calls("a")
+    for nonsense in coroutine, None, "a":
+        with pytest.raises(TypeError, match="factory must be a function without arguments"):
+            await flights.run("a", nonsense)
+    assert coroutine.cr_frame is None
+    calls.go.set()
+    assert await running == "a1"
 
 
 async def test_keys_that_cannot_be_hashed_are_refused() -> None:

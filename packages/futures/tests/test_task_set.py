@@ -423,10 +423,85 @@ async def test_a_set_whose_tasks_have_finished_is_dropped_silently_but_for_their
     errors: list[Any] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
-    error = OSError()
-    tasks = task_set(bad=fail(error), good=turns(0))
+    tasks = task_set(bad=fail(OSError("no answer")), good=turns(0))
     await turns(3)
     del tasks
     gc.collect()
     loop.set_exception_handler(None)
-    assert errors == [error]
+    assert [str(error) for error in errors] == ["no answer"]
+
+
+async def test_tasks_run_at_once_up_to_their_first_wait() -> None:
+    began = []
+
+    async def work(name: str) -> None:
+        began.append((name, asyncio.current_task()))
+        await turns(1)
+
+    async with task_set(a=work("a"), b=work("b")) as tasks:
+        tasks.spawn("c", work("c"))
+        assert [name for name, _ in began] == ["a", "b", "c"]
+        assert len({task for _, task in began} | {asyncio.current_task()}) == 4
+
+
+async def test_a_name_belongs_to_its_task_from_the_first_step_on() -> None:
+    async def spawn_again() -> None:
+        tasks.spawn("a", turns(0))
+
+    async with task_set() as tasks:
+        tasks.spawn("a", spawn_again())
+        assert tasks.names == ("a",)
+        with pytest.raises(ValueError, match="there is a task named 'a' already"):
+            await select(tasks)
+        assert tasks.names == ()
+
+
+async def test_a_name_is_free_when_its_task_was_refused() -> None:
+    async with task_set() as tasks:
+        with pytest.raises(TypeError):
+            tasks.spawn("a", 1)  # type: ignore[arg-type]
+        assert "a" not in tasks
+
+
+async def test_a_task_cannot_close_its_set_in_its_first_step() -> None:
+    async def close() -> None:
+        await tasks.aclose()
+
+    async with task_set(other=never()) as tasks:
+        tasks.spawn("close", close())
+        with pytest.raises(RuntimeError, match="cannot close"):
+            await select(tasks)
+
+
+async def test_cancelling_a_task_that_has_ended_with_its_first_step_changes_nothing() -> None:
+    async with task_set(a=turns(0, 1)) as tasks:
+        tasks.cancel("a")
+        assert await select(tasks) == ("a", 1)
+
+
+async def test_when_a_first_step_stops_the_program_the_others_are_cancelled_or_closed() -> None:
+    ended: list[str] = []
+
+    async def begin() -> None:
+        try:
+            await never()
+        finally:
+            ended.append("cancelled")
+
+    async def stop() -> None:
+        raise SystemExit
+
+    async def unbegun() -> None:
+        pytest.fail("began")
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: None)  # asyncio tells of the error that it has raised as well
+    with pytest.warns(ResourceWarning):
+        try:
+            task_set(a=begin(), b=stop(), c=unbegun())
+        except SystemExit:
+            ended.append("stopped")
+        gc.collect()
+    await turns(3)
+    assert ended == ["stopped", "cancelled"]
+    loop.set_exception_handler(None)

@@ -4,13 +4,14 @@ import asyncio
 import gc
 import sys
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from yamanote.futures import amass, as_completed_safe, gather, gather_safe, join, race, race_ok, try_join
-from yamanote.runtime import yield_now
+from yamanote.runtime import blocked_tasks, runnable_tasks, yield_now
 
 
 async def turns(count: int, value: Any = None) -> Any:
@@ -106,6 +107,8 @@ async def test_a_value_is_free_when_nobody_needs_it(combine: Combinator) -> None
     gc.disable()
     try:
         assert len(await combine(make() for _ in range(3))) == 3
+        assert sum(value() is not None for value in freed) <= 1
+        await yield_now()  # the loop refers to the last that ended until the caller waits, as for `await task`
         assert [value() for value in freed] == [None] * 3
     finally:
         gc.enable()
@@ -149,3 +152,124 @@ async def test_nonsense_in_a_list_is_refused_before_anything_begins(combine: Com
 
     with pytest.raises(TypeError, match="awaitable"):
         await combine([begin(), 1, begin()])  # type: ignore[list-item]
+
+
+@every
+async def test_a_coroutine_that_is_given_twice_is_refused_and_closed(combine: Combinator) -> None:
+    async def begin() -> None:
+        pytest.fail("began")
+
+    twice, other = begin(), begin()
+    with pytest.raises(ValueError, match="twice"):
+        await combine([other, twice, twice])
+
+
+@collecting
+async def test_a_future_that_is_given_twice_gives_its_value_twice(combine: Combinator) -> None:
+    task = asyncio.ensure_future(turns(2, "value"))
+    assert await combine([task, task]) == ["value", "value"]
+
+
+@pytest.mark.parametrize("combine", [join, try_join, gather, gather_safe, race, race_ok])
+async def test_the_caller_goes_on_in_the_turn_in_which_it_hears_of_the_last_end(combine: Combinator) -> None:
+    turn = 0
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(count)
+
+    loop = asyncio.get_running_loop()
+    loop.call_soon(count)
+    await combine([turns(3)])
+    assert turn == 4  # the callback of a task comes in the turn after its last step
+
+
+async def test_however_often_a_caller_is_cancelled_it_waits_for_all_and_is_cancelled_then() -> None:
+    ended = []
+
+    async def work(number: int) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await turns(6)
+            ended.append(number)
+
+    task = asyncio.create_task(join(work(1), work(2)))
+    for _ in range(3):
+        await turns(2)
+        task.cancel()
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [1, 2]
+    assert task.cancelling() == 6
+
+
+async def test_a_timeout_around_a_wait_in_the_end_of_a_cancelled_call_is_no_cancellation_of_the_caller() -> None:
+    async def work() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await turns(6)
+
+    async def call() -> str:
+        try:
+            async with asyncio.timeout(0):
+                await join(work())
+        except TimeoutError:
+            return "too late"
+        return "in time"
+
+    task = asyncio.create_task(call())
+    assert await task == "too late"
+    assert task.cancelling() == 0
+
+
+async def test_a_call_that_is_thrown_away_cancels_without_waiting() -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.append("work")
+
+    call = join(work(), work())
+    call.send(None)
+    call.close()
+    assert ended == []
+    await turns(2)
+    assert ended == ["work", "work"]
+    await turns(2)
+
+
+async def test_who_waits_for_others_is_blocked_until_they_have_ended_or_it_is_cancelled() -> None:
+    go_on = asyncio.Event()
+    task = asyncio.create_task(join(go_on.wait()), name="join")
+    await turns(2)
+    assert task in blocked_tasks()
+    task.cancel()
+    assert task in runnable_tasks()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_the_iterable_is_read_by_the_caller_in_its_own_task_and_context() -> None:
+    variable: ContextVar[int] = ContextVar("variable")
+
+    def awaitables() -> Iterator[Coroutine[Any, Any, int]]:
+        for number in range(5):
+            variable.set(number)
+            readers.append(asyncio.current_task())
+            yield read()
+
+    async def read() -> int:
+        await turns(2)
+        return variable.get()
+
+    readers: list[asyncio.Task[Any] | None] = []
+    assert await gather(awaitables(), limit=2) == [0, 1, 2, 3, 4]
+    assert set(readers) == {asyncio.current_task()}
+    await yield_now()
+    assert variable.get() == 4

@@ -245,6 +245,36 @@ def test_the_virtual_clock_moves_the_loop_of_a_test_and_its_deadlock_is_the_fail
     assert "DeadlockError" in run.output
 
 
+def test_a_test_runs_on_whatever_clock_its_fixture_returns(run_tests: RunTests) -> None:
+    run = run_tests("""
+    import asyncio
+    import pytest
+    from yamanote.runtime import Clock
+
+    class Leaping(Clock):
+        def start(self, moment):
+            self.now = moment
+
+        def time(self):
+            return self.now
+
+        def wait(self, select, seconds):
+            self.now += seconds or 0
+            return select(0)
+
+    @pytest.fixture
+    def virtual_clock():
+        return Leaping()
+
+    async def test_an_hour(virtual_clock):
+        assert virtual_clock.loop is asyncio.get_running_loop()
+        await asyncio.sleep(3600)
+        assert virtual_clock.now == 3600
+    """)
+
+    assert {"test_an_hour": "PASSED"} == run.outcomes(), run.output
+
+
 @needs("hypothesis")
 def test_each_example_of_hypothesis_is_checked(run_tests: RunTests) -> None:
     run = run_tests(f"""{LEAKY}

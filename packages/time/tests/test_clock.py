@@ -2,6 +2,11 @@
 
 import asyncio
 import math
+import operator
+import pickle
+from copy import copy, deepcopy
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -22,7 +27,8 @@ def test_time_is_the_clock_of_the_running_loop() -> None:
         assert time() == 1000.0
         loop.now = 1003.5
         assert time() == 1003.5
-        assert instant() == 1003.5
+        assert instant() == Instant.now() == 1003.5
+        assert type(instant()) is type(Instant.now()) is Instant
 
     loop = FixedLoop()
     try:
@@ -36,6 +42,10 @@ def test_time_and_instant_need_a_running_loop() -> None:
         time()
     with pytest.raises(RuntimeError):
         instant()
+    with pytest.raises(RuntimeError):
+        Instant.now()
+    with pytest.raises(RuntimeError):
+        Instant(0).elapsed()
 
 
 def test_elapsed_counts_on_the_loops_clock() -> None:
@@ -69,6 +79,35 @@ def test_the_difference_of_two_instants_is_a_number_of_seconds() -> None:
 
     assert difference == 2.5
     assert type(difference) is float
+
+
+def test_instants_and_floats_mix() -> None:
+    start = Instant(10)
+
+    assert 9.5 < start <= 10 == start != 10.5
+    assert hash(start) == hash(10.0)
+    assert 12.5 - start == 2.5
+    assert type(12.5 - start) is float
+    assert max(start, 11.0) == 11
+    start += 5
+    assert start == 15
+    assert type(start) is Instant
+    assert f"{start:.3f}" == "15.000"
+
+
+def test_an_instant_can_be_copied_and_pickled() -> None:
+    start = Instant(10.25)
+
+    for twin in (copy(start), deepcopy(start), pickle.loads(pickle.dumps(start))):
+        assert twin == start
+        assert type(twin) is Instant
+
+
+@pytest.mark.parametrize("nonsense", ["1", None, timedelta(seconds=1)], ids=["str", "None", "timedelta"])
+def test_what_is_no_number_can_neither_be_added_nor_taken_away(nonsense: Any) -> None:
+    for move in (operator.add, operator.sub):
+        with pytest.raises(TypeError):
+            move(Instant(10), nonsense)
 
 
 def test_an_instant_shows_what_it_is() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -507,6 +508,54 @@ async def test_a_removed_item_and_a_received_one_are_kept_by_nobody() -> None:
     received = weakref.ref(await queue.recv())
     gc.collect()
     assert received() is None
+
+
+@virtual
+async def test_a_hundred_thousand_items_of_which_most_are_put_off_or_removed() -> None:
+    queue: DelayQueue[int] = DelayQueue()
+    count = 100_000
+    for number in range(count):
+        queue.insert(number, -(number * 7919 % count), key=number)  # each at a moment of its own, all overdue
+    for number in range(count):
+        if number % 4:
+            queue.remove(number)
+        elif number % 8:
+            queue.reset(number, -count - number)
+    assert len(queue) == count / 4
+    assert len(queue._heap) < 3 * len(queue)
+    kept = [number for number in range(count) if number % 8 == 4][::-1]
+    kept += sorted(range(0, count, 8), key=lambda number: -(number * 7919 % count))
+    queue.close()
+    assert [item async for item in queue] == kept
+    assert queue._heap == [] and queue._entries == {}
+
+
+def test_the_work_for_an_item_hardly_grows_with_the_queue() -> None:
+    def work(count: int) -> int:
+        calls = 0
+
+        def called(frame: object, event: str, argument: object) -> None:
+            nonlocal calls
+            calls += event == "call" or event == "c_call"
+
+        async def main() -> None:
+            queue: DelayQueue[int] = DelayQueue()
+            sys.setprofile(called)
+            try:
+                for number in range(count):
+                    queue.insert(number, -(number * 7919 % count), key=number)
+                for number in range(0, count, 2):
+                    queue.remove(number)
+                queue.close()
+                async for _ in queue:
+                    pass
+            finally:
+                sys.setprofile(None)
+
+        run(main(), loop_factory=VirtualClock().loop_factory)
+        return calls
+
+    assert work(8000) < 8.5 * work(1000)
 
 
 def test_a_queue_can_be_made_and_filled_where_no_loop_runs() -> None:

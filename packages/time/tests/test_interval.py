@@ -10,8 +10,17 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import BUDGET, TaskWaiter, Waiter, park, park_thread, yield_now
-from yamanote.time import Interval, MissedTickBehavior, interval, interval_at, repeat_periodically, sleep, time
+from yamanote.runtime import BUDGET, TaskWaiter, Waiter, park, park_thread, run, yield_now
+from yamanote.time import (
+    Interval,
+    MissedTickBehavior,
+    VirtualClock,
+    interval,
+    interval_at,
+    repeat_periodically,
+    sleep,
+    time,
+)
 
 BURST, DELAY, SKIP = MissedTickBehavior.BURST, MissedTickBehavior.DELAY, MissedTickBehavior.SKIP
 
@@ -115,6 +124,34 @@ def test_missed_ticks(missed: MissedTickBehavior, expected: list[float]) -> None
         assert seen == expected
 
     main()
+
+
+@pytest.mark.parametrize(
+    ("missed", "late", "expected"),
+    [
+        # (the instant that a tick is for, when it is taken): the second one late, those after it as soon as possible
+        (BURST, 25, [(10, 35), (20, 35), (30, 35), (40, 40)]),
+        (DELAY, 25, [(10, 35), (45, 45), (55, 55), (65, 65)]),
+        (SKIP, 25, [(10, 35), (40, 40), (50, 50), (60, 60)]),
+        (BURST, 20, [(10, 30), (20, 30), (30, 30), (40, 40)]),
+        (DELAY, 20, [(10, 30), (40, 40), (50, 50), (60, 60)]),
+        (SKIP, 20, [(10, 30), (40, 40), (50, 50), (60, 60)]),
+        (BURST, 0.25, [(10, 10.25), (20, 20), (30, 30), (40, 40)]),
+        (DELAY, 0.25, [(10, 10.25), (20.25, 20.25), (30.25, 30.25), (40.25, 40.25)]),
+        (SKIP, 0.25, [(10, 10.25), (20, 20), (30, 30), (40, 40)]),
+        *((missed, 1 / 256, [(10, 10 + 1 / 256), (20, 20), (30, 30), (40, 40)]) for missed in MissedTickBehavior),
+    ],
+)
+def test_what_becomes_of_ticks_after_one_that_is_taken_late(
+    missed: MissedTickBehavior, late: float, expected: list[tuple[float, float]]
+) -> None:
+    async def main() -> None:
+        ticks = interval(10, missed)
+        assert await ticks.tick() == 0
+        await sleep(10 + late)
+        assert [(await ticks.tick(), time()) for _ in expected] == expected
+
+    run(main(), loop_factory=VirtualClock().loop_factory)
 
 
 @virtual
@@ -493,7 +530,7 @@ def test_a_plain_thread_cannot_wait_for_an_interval() -> None:
     assert len(errors) == 1
 
 
-@pytest.mark.parametrize("period", [0, -1, math.nan, math.inf, "1", None])
+@pytest.mark.parametrize("period", [0, -1, 1e-10, math.nan, math.inf, "1", None])
 def test_a_period_that_is_no_positive_number_is_refused_by_name(period: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="period"):
         interval(period)

@@ -349,13 +349,14 @@ def test_no_loop_is_needed_to_make_one() -> None:
     assert "2 of <RateLimiter" in repr(RateLimiter(10, burst=3).acquire_many(2))
 
 
-def test_a_plain_thread_is_refused() -> None:
+def test_a_plain_thread_is_refused_as_a_party_that_has_no_timer(capsys: pytest.CaptureFixture[str]) -> None:
     limiter = RateLimiter(1)
-    with pytest.raises(RuntimeError):
-        limiter.try_acquire()
-    with pytest.raises(RuntimeError):
-        park_thread(limiter)
+    for selectable in (limiter, limiter.acquire_many(1)):
+        with pytest.raises(RuntimeError, match="blocking_acquire"):
+            park_thread(selectable)
     assert "0 waiting" in repr(limiter)
+    assert limiter.try_acquire()
+    assert capsys.readouterr().err == ""
 
 
 async def test_loops_of_several_threads_share_one_limiter() -> None:

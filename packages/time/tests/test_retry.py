@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import pytest
@@ -255,6 +256,8 @@ async def test_methods_partials_and_objects_can_be_retried() -> None:
 
     asked: Awaitable[int] = retry(often)(Asks())()
     assert await asked == 3
+    made = await spawn_blocking(retry(often)(Asks))  # the class itself is a plain function
+    assert isinstance(made, Asks)
 
 
 def test_a_plain_function_blocks_its_thread_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,6 +311,144 @@ async def test_a_plain_function_can_be_retried_in_a_thread() -> None:
     assert len(threads) == 1 and threading.get_ident() not in threads
 
 
+# ------------------------------------------------------------------ streams
+
+
+class Feed:
+    """Yields its numbers from where it is; breaks off with an error before some of them, once or more often."""
+
+    def __init__(self, breaks: dict[int, int], end: int = 4, takes: float = 0) -> None:
+        self.breaks = breaks
+        self.end = end
+        self.takes = takes
+        self.position = 0
+        self.begun: list[float] = []
+        self.open = 0
+
+    async def numbers(self, *, again: bool = False) -> AsyncGenerator[int, None]:
+        self.begun.append(time())
+        self.open += 1
+        try:
+            for number in range(0 if again else self.position, self.end):
+                await sleep(self.takes)
+                if self.breaks.get(number, 0):
+                    self.breaks[number] -= 1
+                    raise OSError(f"before {number}")
+                yield number
+                self.position = number + 1
+        finally:
+            self.open -= 1
+
+
+@virtual
+async def test_a_stream_that_fails_goes_on_with_what_another_call_yields() -> None:
+    feed = Feed({0: 1, 2: 2})
+    assert [number async for number in retry(often)(feed.numbers)()] == [0, 1, 2, 3]
+    assert feed.begun == [0, 1, 2, 3]
+    assert feed.open == 0
+
+
+@virtual
+async def test_a_stream_that_begins_from_the_start_yields_its_items_again() -> None:
+    feed = Feed({2: 1})
+    assert [number async for number in retry(often)(feed.numbers)(again=True)] == [0, 1, 0, 1, 2, 3]
+
+
+@virtual
+async def test_each_item_begins_the_schedule_anew_and_no_attempt_does() -> None:
+    feed = Feed({0: 2, 1: 2, 3: 3}, takes=100)
+    seen: list[int] = []
+    with pytest.raises(OSError, match="before 3"):
+        async for number in retry(Schedule(1, 5).total(306))(feed.numbers)():
+            seen.append(number)
+            await sleep(1000)  # the consumer's time is not the stream's
+    assert seen == [0, 1, 2]
+    pauses = [late - soon for soon, late in zip(feed.begun, feed.begun[1:], strict=False)]
+    assert pauses == [101, 105, 1201, 105, 2301, 105]  # one item came before the third, two before the fifth
+    assert feed.open == 0
+
+
+@virtual
+async def test_only_errors_of_a_stream_that_are_worth_it_are_retried() -> None:
+    feed = Feed({1: 1})
+    stream = retry(often, on=KeyError)(feed.numbers)()
+    with pytest.raises(OSError, match="before 1") as raised:
+        [number async for number in stream]
+    assert raised.value.__context__ is None
+    assert feed.begun == [0]
+
+
+@virtual
+async def test_an_error_of_who_uses_an_item_is_not_the_streams() -> None:
+    feed = Feed({})
+
+    @contextlib.asynccontextmanager
+    @retry(often)
+    async def connected() -> AsyncIterator[str]:
+        async for number in feed.numbers():
+            yield f"connection {number}"
+
+    with pytest.raises(OSError, match="of the block"):
+        async with connected() as connection:
+            assert connection == "connection 0"
+            raise OSError("of the block")
+    assert feed.begun == [0]
+
+
+@virtual
+async def test_a_stream_that_is_left_early_is_closed_at_once() -> None:
+    feed = Feed({0: 1})
+    async with contextlib.aclosing(retry(often)(feed.numbers)()) as numbers:
+        assert await anext(numbers) == 0
+        assert feed.open == 1
+    assert feed.open == 0
+
+
+@virtual
+async def test_a_stream_cleans_up_before_it_is_begun_again() -> None:
+    events: list[str] = []
+
+    @retry(Schedule(0))
+    async def stream() -> AsyncIterator[int]:
+        events.append("begun")
+        try:
+            if len(events) == 1:
+                raise OSError
+            yield 1
+        finally:
+            await sleep(1)
+            events.append("cleaned up")
+
+    assert [number async for number in stream()] == [1]
+    assert events == ["begun", "cleaned up"] * 2
+
+
+def test_a_stream_that_is_cancelled_anywhere_is_not_begun_again() -> None:
+    async def scenario() -> None:
+        feed = Feed({0: 1, 1: 1}, end=2, takes=1)
+
+        async def iterate() -> None:
+            try:
+                async with contextlib.aclosing(retry(often)(feed.numbers)()) as numbers:
+                    seen.extend([number async for number in numbers])
+            except asyncio.CancelledError:
+                feed.begun.append(-1)
+                raise
+
+        seen: list[int] = []
+        task = asyncio.create_task(iterate())
+        await asyncio.wait([task])
+        await sleep(10)
+        assert feed.open == 0
+        assert seen == [0, 1] or -1 not in feed.begun[:-1]
+
+    explore_cancellations(scenario, runs=60)
+
+
+def test_a_retried_stream_is_a_stream() -> None:
+    assert inspect.isasyncgenfunction(retry(often)(Feed({}).numbers))
+
+
 # ------------------------------------------------------------------ nonsense
 
 
@@ -315,23 +456,27 @@ def numbers() -> Iterator[int]:
     yield 1
 
 
-async def async_numbers() -> Any:
-    yield 1
-
-
-@pytest.mark.parametrize("function", [numbers, async_numbers, 1, None])
+@pytest.mark.parametrize("function", [numbers, 1, None], ids=["generator function", "number", "None"])
 def test_what_cannot_fail_when_it_is_called_is_refused(function: Any) -> None:
     with pytest.raises(TypeError, match="needs a function"):
         retry(often)(function)
 
 
-@pytest.mark.parametrize("on", [asyncio.CancelledError, BaseException, (OSError, KeyboardInterrupt), 1, (1,), int])
+async def always(error: Exception) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    "on",
+    [asyncio.CancelledError, BaseException, (OSError, KeyboardInterrupt), 1, (1,), int, always],
+    ids=["CancelledError", "BaseException", "with KeyboardInterrupt", "number", "of numbers", "int", "async function"],
+)
 def test_conditions_that_are_none_are_refused(on: Any) -> None:
     with pytest.raises(TypeError, match="on must be"):
         retry(often, on=on)
 
 
-@pytest.mark.parametrize("schedule", [1, None, numbers])
+@pytest.mark.parametrize("schedule", [1, None, numbers], ids=["number", "None", "function"])
 def test_the_schedule_must_be_one(schedule: Any) -> None:
     with pytest.raises(TypeError, match="schedule must be"):
         retry(schedule)

@@ -3,10 +3,14 @@
 import asyncio
 import math
 from collections.abc import Coroutine
+from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from yamanote.runtime import run, yield_now
 from yamanote.time import VirtualClock, instant, sleep, sleep_until, time
 
 
@@ -61,10 +65,32 @@ async def test_sleeping_until_the_past_takes_one_turn() -> None:
     assert turns() == 1
 
 
-@pytest.mark.parametrize("nonsense", [math.nan, "1", None, 1j])
-async def test_nonsense_is_refused_by_name(nonsense: object) -> None:
-    with pytest.raises((TypeError, ValueError), match="seconds"):
-        await sleep(nonsense)  # type: ignore[arg-type]
+@pytest.mark.parametrize("nonsense", [math.nan, "1", None, 1j, 10**400, Fraction(1, 2), Decimal(1)])
+async def test_nonsense_is_refused_by_name(nonsense: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^seconds must be a number of seconds"):
+        await sleep(nonsense)
+    with pytest.raises((TypeError, ValueError), match=r"^when must be a number of seconds"):
+        await sleep_until(nonsense)
+
+
+async def test_a_timedelta_is_refused_with_advice() -> None:
+    with pytest.raises(TypeError, match=r"seconds must be .* not timedelta: call its total_seconds"):
+        await sleep(timedelta(seconds=1))  # type: ignore[arg-type]
+
+
+class Exact(float):
+    """Like NumPy's `float64`: a float by another name."""
+
+
+@pytest.mark.parametrize("seconds", [10**9, 1e9, 10**9 + 1, Exact(7.5), True, 1e300])
+def test_any_int_and_any_float_will_do_however_many_seconds_they_are(seconds: float) -> None:
+    async def main() -> None:
+        await sleep(seconds)
+        assert time() == seconds
+        await sleep_until(2 * seconds)
+        assert time() == 2 * seconds
+
+    jump(main())
 
 
 @pytest.mark.parametrize("forever", [math.inf, 1e9])
@@ -88,21 +114,76 @@ async def test_a_cancelled_sleep_leaves_no_timer(forever: float) -> None:
     assert all(timer.cancelled() for timer in timers)
 
 
-@pytest.mark.parametrize("sleeping", [lambda: sleep(1), lambda: sleep_until(time() + 1)])
-@pytest.mark.parametrize("offset", [-1e-10, 0])
-def test_a_sleep_cancelled_in_the_turn_of_its_timer_raises_nothing_else(sleeping: Any, offset: float) -> None:
+@pytest.mark.parametrize("sleeping", [lambda: sleep(1), lambda: sleep_until(1)], ids=["sleep", "sleep_until"])
+def test_a_sleep_cancelled_in_the_turn_of_its_timer_raises_nothing_else(sleeping: Any) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         errors: list[object] = []
         loop.set_exception_handler(lambda _, context: errors.append(context))
-        task = asyncio.create_task(sleeping())
+        loop.call_at(1, lambda: tasks[0].cancel())  # in front of its timer
+        tasks = [asyncio.create_task(sleeping()) for _ in range(2)]
         await asyncio.sleep(0)
-        loop.call_at(1 + offset, task.cancel)
-        await asyncio.wait([task])
-        assert task.cancelled()
+        loop.call_at(1, tasks[1].cancel)  # and behind it
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
         assert errors == []
 
     jump(main())
+
+
+def test_sleepers_whose_time_has_come_before_the_loop_looks_are_woken() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        sleepers = [asyncio.create_task(sleep(1e-6 * (number % 100 + 1))) for number in range(10_000)]
+        await asyncio.sleep(0)
+        before = loop.time()
+        while loop.time() < before + 0.001:  # all of them are due when the loop works out how long it may wait
+            pass
+        await asyncio.wait(sleepers)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("busy", [yield_now, lambda: sleep(0), lambda: sleep_until(0)], ids=["yield", "0", "past"])
+async def test_tasks_that_always_run_starve_no_sleeper(busy: Any) -> None:
+    sleeper = asyncio.create_task(sleep(0.001))
+
+    async def run() -> None:
+        while not sleeper.done():
+            await busy()
+
+    await asyncio.gather(run(), run())
+
+
+async def test_sleeps_that_are_cancelled_do_not_pile_up() -> None:
+    loop: Any = asyncio.get_running_loop()
+    most = 0
+    for _ in range(5000):
+        task = asyncio.create_task(sleep(3600))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        most = max(most, len(loop._scheduled))
+    assert most < 250
+
+
+def test_sleepers_that_a_run_leaves_behind_do_not_wake_in_the_next_one() -> None:
+    async def rest() -> None:
+        try:
+            await sleep(1)
+        finally:
+            ended.append(asyncio.current_task().cancelling())  # type: ignore[union-attr]
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(rest()))
+        await asyncio.sleep(0)
+
+    ended: list[int] = []
+    tasks: list[asyncio.Task[None]] = []
+    run(main(), clock=VirtualClock())
+    assert ended == [1]
+    run(sleep(10), clock=VirtualClock())
+    assert tasks[0].cancelled()
 
 
 def count_turns() -> Any:

@@ -44,7 +44,7 @@ def swallow_every_request(scope: CancelScope, kind: Any, error: BaseException | 
 
 
 def leave_the_timer(scope: CancelScope, kind: Any, error: BaseException | None, traceback: Any) -> bool:
-    scope._timer = None
+    scope._timer = scope._shared = None
     return leave_scope(scope, kind, error, traceback)
 
 
@@ -83,7 +83,7 @@ teeth: dict[str, tuple[object, str, Callable[..., Any], str]] = {
         swallow_every_request,
         "timeout, call, cancelled at the end",
     ),
-    "a timer is left behind": (CancelScope, "__exit__", leave_the_timer, "timeout, call"),
+    "a timer is left behind": (CancelScope, "__exit__", leave_the_timer, "timeout, block"),
     "finished work times out": (_Timeout, "__aexit__", late_is_late, "timeout, block"),
     "ticks drift": (Ticker, "take", drift, "interval, a busy party"),
     "a cancelled party keeps its tick": (Ticker, "_give_back", keep_the_tick, "interval, burst"),

@@ -1,6 +1,7 @@
 """Timeouts: call form and context form, cancellation from both sides."""
 
 import asyncio
+import inspect
 import math
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import CancelScope, yield_now
+from yamanote.runtime import CancelScope, current_deadline, remaining, start_task, yield_now
 from yamanote.time import VirtualClock, sleep, time, timeout, timeout_at
 
 
@@ -29,8 +30,8 @@ async def balanced(test: Coroutine[Any, Any, None]) -> None:
     assert task.cancelling() == 0
     assert asyncio.all_tasks() == {task}
     loop = asyncio.get_running_loop()
-    assert [timer for timer in loop._scheduled if not timer.cancelled()] == []  # type: ignore[attr-defined]
     await yield_now()  # a cancellation that was left behind would arrive here
+    assert [timer for timer in loop._scheduled if not timer.cancelled()] == []  # type: ignore[attr-defined]
 
 
 async def ready(value: Any = "done") -> Any:
@@ -60,7 +61,26 @@ async def context_form_at(seconds: float | None, work: Awaitable[Any]) -> Any:
         return await work
 
 
-FORMS = pytest.mark.parametrize("limited", [call_form, call_form_at, context_form, context_form_at])
+async def pair_form(seconds: float | None, work: Awaitable[Any]) -> Any:
+    return as_call_form(await timeout(work, seconds), seconds)
+
+
+async def pair_form_at(seconds: float | None, work: Awaitable[Any]) -> Any:
+    return as_call_form(await timeout_at(work, None if seconds is None else time() + seconds), seconds)
+
+
+def as_call_form(pair: tuple[Any, bool], seconds: float | None) -> Any:
+    value, ok = pair
+    if ok:
+        assert ok is True
+        return value
+    assert pair == (None, False)
+    raise TimeoutError(f"{seconds}") from asyncio.CancelledError()
+
+
+FORMS = pytest.mark.parametrize(
+    "limited", [call_form, call_form_at, context_form, context_form_at, pair_form, pair_form_at]
+)
 Form = Callable[[float | None, Awaitable[Any]], Coroutine[Any, Any, Any]]
 
 
@@ -131,14 +151,20 @@ def test_finished_work_never_times_out(limited: Form, seconds: float) -> None:
     main()
 
 
-@virtual
-async def test_ready_work_arms_no_timer() -> None:
-    loop = asyncio.get_running_loop()
-    loop.call_at = loop.call_later = loop.call_soon = None  # type: ignore[method-assign,assignment]
-    try:
-        assert await timeout(5, ready()) == "done"
-    finally:
-        del loop.call_at, loop.call_later, loop.call_soon
+@FORMS
+def test_limits_that_are_not_needed_leave_nothing_in_the_heap(limited: Form) -> None:
+    @virtual
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        for _ in range(1000):
+            assert await limited(10, ready()) == "done"
+            assert await limited(10 + time(), ready()) == "done"
+        assert len(loop._scheduled) <= 1
+        for _ in range(100):
+            assert await limited(10, after(0)) == "done"
+        assert len(loop._scheduled) <= 1
+
+    main()
 
 
 @FORMS
@@ -284,6 +310,156 @@ def test_the_outer_of_two_timeouts_is_no_error_of_the_inner(limited: Form) -> No
     main()
 
 
+@FORMS
+def test_a_limit_in_clean_up_after_a_cancellation_works_as_ever_and_that_goes_on(limited: Form) -> None:
+    ends: list[str] = []
+
+    @virtual
+    async def main() -> None:
+        async def work() -> None:
+            try:
+                await sleep(60)
+            finally:
+                assert await limited(5, after(1)) == "done"
+                with pytest.raises(TimeoutError):
+                    await limited(1, sleep(60))
+                ends.append("cleaned up")
+
+        task = asyncio.create_task(work())
+        await sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelling() == 1
+        assert time() == 3
+
+    main()
+    assert ends == ["cleaned up"]
+
+
+@FORMS
+def test_of_two_limits_that_are_over_at_the_same_moment_the_outer_one_is_told(limited: Form) -> None:
+    @virtual
+    async def main() -> None:
+        inside: list[str] = []
+
+        async def inner() -> None:
+            try:
+                await limited(2, sleep(60))
+            except BaseException as error:
+                inside.append(type(error).__name__)
+                raise
+
+        with pytest.raises(TimeoutError):
+            await limited(2, inner())
+        assert inside == ["CancelledError"]
+        assert time() == 2
+
+    main()
+
+
+@FORMS
+@pytest.mark.parametrize("late", [False, True])
+def test_a_cancellation_that_the_work_has_absorbed_is_still_one_afterwards(limited: Form, late: bool) -> None:
+    """As with `asyncio.timeout`: who asked for it has not taken it back."""
+
+    @virtual
+    async def main() -> None:
+        async def work() -> str:
+            with pytest.raises(asyncio.CancelledError):
+                await sleep(60)
+            await sleep(60 if late else 0.5)
+            return "done"
+
+        async def call() -> int:
+            if late:
+                with pytest.raises(asyncio.CancelledError):
+                    await limited(2, work())
+            else:
+                assert await limited(2, work()) == "done"
+            task = asyncio.current_task()
+            assert task is not None
+            return task.cancelling()
+
+        task = asyncio.create_task(call())
+        await sleep(1)
+        task.cancel()
+        assert await task == 1
+
+    main()
+
+
+@FORMS
+def test_a_limit_inside_of_a_shield_counts_there(limited: Form) -> None:
+    @virtual
+    async def main() -> None:
+        with CancelScope() as around:
+            with CancelScope(shield=True):
+                around.cancel()
+                with pytest.raises(TimeoutError):
+                    await limited(2, sleep(60))
+            assert time() == 2
+            await sleep(60)
+        assert around.cancelled_caught
+        assert time() == 2
+
+    main()
+
+
+@FORMS
+def test_it_works_from_the_first_step_of_an_eager_task_on(limited: Form) -> None:
+    @virtual
+    async def main() -> None:
+        async def call() -> str:
+            with pytest.raises(TimeoutError):
+                await limited(2, sleep(60))
+            return "late"
+
+        assert await start_task(limited(2, ready()), eager=True) == "done"
+        assert await start_task(call(), eager=True) == "late"
+        assert time() == 2
+
+    main()
+
+
+@FORMS
+def test_a_call_that_is_cancelled_before_it_begins_does_not_begin(limited: Form) -> None:
+    @virtual
+    async def main() -> None:
+        work = after(1)
+        task = asyncio.create_task(limited(2, work))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert inspect.getcoroutinestate(work) == inspect.CORO_CREATED
+        work.close()
+
+    main()
+
+
+@FORMS
+def test_the_deadline_can_be_asked_for_in_the_work_and_in_what_that_starts(limited: Form) -> None:
+    @virtual
+    async def main() -> None:
+        async def ask() -> tuple[float | None, float | None]:
+            return current_deadline(), remaining()
+
+        async def work() -> None:
+            assert await ask() == (10, 10)
+            child = asyncio.create_task(ask())
+            assert await child == (10, 10)
+            await sleep(4)
+            assert await limited(3, ask()) == (7, 3)
+            assert await limited(30, ask()) == (10, 6)
+            assert await limited(None, ask()) == (10, 6)
+            assert await asyncio.create_task(ask()) == (10, 6)
+
+        await limited(10, work())
+        assert await ask() == (None, None)
+
+    main()
+
+
 @virtual
 async def test_the_tools_of_asyncio_work_inside_the_call_form() -> None:
     async def work() -> str:
@@ -324,6 +500,27 @@ async def test_a_block_cancelled_by_hand_ends_without_an_error() -> None:
     assert isinstance(scope, CancelScope)
     assert scope.cancelled_caught
     assert time() == 0
+
+
+@virtual
+async def test_a_block_is_cancelled_by_hand_whatever_reason_is_given() -> None:
+    async with timeout(10) as scope:
+        scope.cancel("deadline passed")
+        await sleep(60)
+    assert scope.cancelled_caught and not scope.expired
+
+
+@virtual
+async def test_the_pair_tells_a_late_none_from_one_that_is_a_result() -> None:
+    async def nothing() -> None:
+        await sleep(1)
+
+    assert await timeout(nothing(), 2) == (None, True)
+    assert await timeout(nothing(), 0.5) == (None, False)
+    assert await timeout(ready(), 0) == ("done", True)
+    assert await timeout(asyncio.create_task(after(1)), 2) == ("done", True)
+    assert await timeout_at(nothing(), time() + 2) == (None, True)
+    assert await timeout_at(nothing(), time()) == (None, False)
 
 
 async def test_a_timeout_is_used_once() -> None:
@@ -398,6 +595,10 @@ def test_nonsense_is_refused_at_the_call_and_its_coroutine_closed(nonsense: Any)
         timeout_at(nonsense, ready())
     with pytest.raises((TypeError, ValueError), match="when"):
         timeout_at(nonsense)
+    with pytest.raises((TypeError, ValueError), match="seconds"):
+        timeout(ready(), nonsense)
+    with pytest.raises((TypeError, ValueError), match="when"):
+        timeout_at(ready(), nonsense)
 
 
 def test_what_cannot_be_awaited_is_refused_by_name() -> None:
@@ -405,10 +606,19 @@ def test_what_cannot_be_awaited_is_refused_by_name() -> None:
         timeout(1, "work")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="awaitable"):
         timeout(1, ready)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="awaitable"):
+        timeout(1, None)  # type: ignore[call-overload]
 
 
-async def test_the_call_form_respects_a_shield_that_is_entered_in_the_first_step():
-    ended = []
+def test_an_awaitable_without_a_limit_is_refused_and_closed() -> None:
+    with pytest.raises(TypeError, match="seconds is missing"):
+        timeout(ready())  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="when is missing"):
+        timeout_at(ready())  # type: ignore[call-overload]
+
+
+async def test_the_call_form_respects_a_shield_that_is_entered_in_the_first_step() -> None:
+    ended: list[bool] = []
 
     async def work() -> None:
         with CancelScope(shield=True):

@@ -269,6 +269,29 @@ async def test_a_stopped_timer_is_awaited_in_silence(clock: VirtualClock) -> Non
 
 
 @virtual
+async def test_to_cancel_a_timer_and_await_it_stops_it_and_the_calls_that_run(clock: VirtualClock) -> None:
+    i = 0
+
+    async def mytick(interval: float) -> None:
+        nonlocal i
+        i += 1
+        await sleep(100)
+
+    for policy, running in ((DEFAULT, 4), (CANCEL, 1)):
+        i = 0
+        before = len(asyncio.all_tasks())
+        t = create_timer(mytick, 1.0, policy)
+        await sleep(3.5)
+        assert i == 4
+        assert len(asyncio.all_tasks()) == before + 1 + running
+        t.cancel()
+        await t
+        assert len(asyncio.all_tasks()) == before
+        await sleep(3.5)
+        assert i == 4
+
+
+@virtual
 async def test_a_timer_that_is_stopped_at_once_makes_no_call(clock: VirtualClock) -> None:
     calls = Calls()
     timer = create_timer(calls, 1)

@@ -54,11 +54,11 @@ if TYPE_CHECKING:
     from .channels import watch as watch
     from .futures import CompletionQueue as CompletionQueue
     from .futures import Completions as Completions
-    from .futures import Shared as Shared
     from .futures import SingleFlight as SingleFlight
     from .futures import TaskSet as TaskSet
     from .futures import amass as amass
     from .futures import as_completed_safe as as_completed_safe
+    from .futures import blocking_select as blocking_select
     from .futures import failed_branch as failed_branch
     from .futures import gather as gather
     from .futures import gather_safe as gather_safe
@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     from .runtime import SchedulingProactorEventLoop as SchedulingProactorEventLoop
     from .runtime import SchedulingSelectorEventLoop as SchedulingSelectorEventLoop
     from .runtime import Selectable as Selectable
+    from .runtime import Shared as Shared
     from .runtime import SignalListener as SignalListener
     from .runtime import SignalScope as SignalScope
     from .runtime import Started as Started
@@ -135,6 +136,7 @@ if TYPE_CHECKING:
     from .runtime import coro_is_blocked as coro_is_blocked
     from .runtime import coro_start as coro_start
     from .runtime import create_task_descend as create_task_descend
+    from .runtime import current_deadline as current_deadline
     from .runtime import current_token as current_token
     from .runtime import defer as defer
     from .runtime import describe as describe
@@ -143,6 +145,7 @@ if TYPE_CHECKING:
     from .runtime import dump_on_signal as dump_on_signal
     from .runtime import eager as eager
     from .runtime import event_loop_policy as event_loop_policy
+    from .runtime import finish_within as finish_within
     from .runtime import handle_signal as handle_signal
     from .runtime import is_thread_parked as is_thread_parked
     from .runtime import lru_cache as lru_cache
@@ -159,6 +162,7 @@ if TYPE_CHECKING:
     from .runtime import random_source as random_source
     from .runtime import record_spawn_sites as record_spawn_sites
     from .runtime import refuse_loop_thread as refuse_loop_thread
+    from .runtime import remaining as remaining
     from .runtime import run as run
     from .runtime import runnable_tasks as runnable_tasks
     from .runtime import scope as scope
@@ -237,6 +241,7 @@ if TYPE_CHECKING:
     from .time import MissedTickBehavior as MissedTickBehavior
     from .time import RateLimiter as RateLimiter
     from .time import Schedule as Schedule
+    from .time import Sleep as Sleep
     from .time import Timer as Timer
     from .time import TimerDelayPolicy as TimerDelayPolicy
     from .time import VirtualClock as VirtualClock
@@ -360,12 +365,13 @@ _AREA_OF = {
     "SenderSink": "sinks",
     "Server": "server",
     "SetOnce": "sync",
-    "Shared": "futures",
+    "Shared": "runtime",
     "SignalListener": "runtime",
     "SignalScope": "runtime",
     "SingleFlight": "futures",
     "Sink": "sinks",
     "SinkClosed": "sinks",
+    "Sleep": "time",
     "Started": "runtime",
     "Stream": "streams",
     "Supervisor": "runtime",
@@ -401,6 +407,7 @@ _AREA_OF = {
     "async_eager": "runtime",
     "async_stream": "streams",
     "blocked_tasks": "runtime",
+    "blocking_select": "futures",
     "broadcast": "channels",
     "busy_calls": "runtime",
     "call_site": "runtime",
@@ -419,6 +426,7 @@ _AREA_OF = {
     "coro_start": "runtime",
     "create_task_descend": "runtime",
     "create_timer": "time",
+    "current_deadline": "runtime",
     "current_token": "runtime",
     "defer": "runtime",
     "describe": "runtime",
@@ -429,6 +437,7 @@ _AREA_OF = {
     "eager": "runtime",
     "event_loop_policy": "runtime",
     "failed_branch": "futures",
+    "finish_within": "runtime",
     "from_thread": "threads",
     "gather": "futures",
     "gather_safe": "futures",
@@ -458,6 +467,7 @@ _AREA_OF = {
     "ready": "futures",
     "record_spawn_sites": "runtime",
     "refuse_loop_thread": "runtime",
+    "remaining": "runtime",
     "repeat_periodically": "time",
     "retry": "time",
     "run": "runtime",
@@ -597,6 +607,7 @@ __all__ = [
     "SingleFlight",
     "Sink",
     "SinkClosed",
+    "Sleep",
     "Started",
     "Stream",
     "Supervisor",
@@ -631,6 +642,7 @@ __all__ = [
     "async_eager",
     "async_stream",
     "blocked_tasks",
+    "blocking_select",
     "broadcast",
     "busy_calls",
     "call_site",
@@ -649,6 +661,7 @@ __all__ = [
     "coro_start",
     "create_task_descend",
     "create_timer",
+    "current_deadline",
     "current_token",
     "defer",
     "describe",
@@ -659,6 +672,7 @@ __all__ = [
     "eager",
     "event_loop_policy",
     "failed_branch",
+    "finish_within",
     "from_thread",
     "gather",
     "gather_safe",
@@ -686,6 +700,7 @@ __all__ = [
     "ready",
     "record_spawn_sites",
     "refuse_loop_thread",
+    "remaining",
     "repeat_periodically",
     "retry",
     "run",

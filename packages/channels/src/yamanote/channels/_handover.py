@@ -26,7 +26,7 @@ from bisect import bisect
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from itertools import repeat
+from itertools import count, repeat
 from typing import Any, Generic, TypeVar
 
 from yamanote.channels._errors import ChannelClosed
@@ -61,9 +61,9 @@ class Handover(PermitPool, Generic[T]):
         "cause",
         "dropped",
         "ended",
-        "handed",
         "items",
         "late",
+        "number",
         "permits",
         "receiver_handles",
         "receivers",
@@ -85,8 +85,8 @@ class Handover(PermitPool, Generic[T]):
     """Whether receivers are told that nothing more will come."""
     cause: BaseException | None
     """What the channel was closed with."""
-    handed: int
-    """How many items were handed to parked receivers."""
+    number: Callable[[], int]
+    """The next number for an item that is handed to a waiter: the older, the lower. Any thread may ask."""
     returned: list[tuple[int, int]]
     """Those of them that came back and may still be at the front, oldest first: number and identity."""
     dropped: int
@@ -107,7 +107,7 @@ class Handover(PermitPool, Generic[T]):
         self.ended = False
         self.cause = None
         self.dropped = 0
-        self.handed = 0
+        self.number = count(1).__next__
         self.returned = []
         self.late = []
         self.undelivered = undelivered
@@ -148,8 +148,7 @@ class Handover(PermitPool, Generic[T]):
                     receivers.popleft()
                 else:
                     receivers.popleft()
-                    self.handed += 1
-                    waiter.operation = self._number_of(item) if self.returned else self.handed
+                    waiter.operation = self._number_of(item) if self.returned else self.number()
                     self.tokens.append(None)
                     served = True
             if not self.waiters:
@@ -173,13 +172,19 @@ class Handover(PermitPool, Generic[T]):
             return
         if waiter.error is not None:
             return
-        item = waiter.value
+        self._restore(waiter.operation, waiter.value)
+
+    def give_back_item(self, number: int, item: T) -> None:
+        """Make `item`, which was taken out as `number` and given to nobody, the oldest one again."""
+        self.section.do(partial(self._restore, number, item))
+
+    def _restore(self, number: int, item: T) -> None:
         if not self.receiver_handles:
             self._deliver_nowhere([item])
             return
         # Its room was given away when it was handed over. If that is taken, the buffer holds one too many for a while.
         self.forget(1)
-        self._put_back(waiter.operation, item)
+        self._put_back(number, item)
         if self.ended:  # it was announced because this item had seemed to be received
             self._retract_end()
         self.serve_locked()
@@ -206,7 +211,7 @@ class Handover(PermitPool, Generic[T]):
             number, identity = self.returned.pop(0)
             if identity == id(item):
                 return number
-        return self.handed
+        return self.number()
 
     def offer(self, item: T) -> None:
         """For a sender that finds somebody in `receivers` behind its item: wake them, or learn of the end.

@@ -166,6 +166,19 @@ class Receiver(Handle[T], Receiving[T]):
             if waiter.claim():
                 waiter.fail(self._refusal())
             return
+        if self._items and not self._receivers and not core.returned:  # as `recv`: nobody else waits for what is there
+            try:
+                item = self._items.popleft()
+            except IndexError:
+                pass
+            else:
+                waiter.operation = core.number()
+                self._tokens.append(None)
+                if not waiter.hand(item):  # it has something else by now
+                    core.give_back_item(waiter.operation, item)
+                elif self._senders:
+                    core.serve()
+                return
         waiter.operation = self
         core.receivers.append(waiter)
         if self._closed:  # by another thread, which may have looked too early

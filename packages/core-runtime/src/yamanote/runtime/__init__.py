@@ -11,6 +11,7 @@ from yamanote.runtime._cache import lru_cache as lru_cache
 from yamanote.runtime._call import current_token as current_token
 from yamanote.runtime._cancel import cancel_and_wait as cancel_and_wait
 from yamanote.runtime._cancel import cancel_task as cancel_task
+from yamanote.runtime._clock import Clock as Clock
 from yamanote.runtime._concurrent_contexts import concurrent_contexts as concurrent_contexts
 from yamanote.runtime._context_group import AsyncContextGroup as AsyncContextGroup
 from yamanote.runtime._context_group import actxgroup as actxgroup
@@ -19,6 +20,8 @@ from yamanote.runtime._contexts import actxmgr as actxmgr
 from yamanote.runtime._contexts import contextualize as contextualize
 from yamanote.runtime._contexts import suppress as suppress
 from yamanote.runtime._critical import CriticalSection as CriticalSection
+from yamanote.runtime._deadline import current_deadline as current_deadline
+from yamanote.runtime._deadline import remaining as remaining
 from yamanote.runtime._defer import AsyncDefer as AsyncDefer
 from yamanote.runtime._defer import Defer as Defer
 from yamanote.runtime._defer import adefer as adefer
@@ -32,6 +35,7 @@ from yamanote.runtime._eager import coro_eager as coro_eager
 from yamanote.runtime._eager import eager as eager
 from yamanote.runtime._eager import prime as prime
 from yamanote.runtime._eager import primed as primed
+from yamanote.runtime._finish_within import finish_within as finish_within
 from yamanote.runtime._functools import aiter as aiter
 from yamanote.runtime._functools import apartial as apartial
 from yamanote.runtime._group import TaskGroup as TaskGroup
@@ -57,7 +61,6 @@ from yamanote.runtime._run import main as main
 from yamanote.runtime._run import run as run
 from yamanote.runtime._runnable import blocked_tasks as blocked_tasks
 from yamanote.runtime._runnable import runnable_tasks as runnable_tasks
-from yamanote.runtime._runtime import Clock as Clock
 from yamanote.runtime._runtime import Runtime as Runtime
 from yamanote.runtime._scheduling import create_task_descend as create_task_descend
 from yamanote.runtime._scheduling import sleep_insert as sleep_insert
@@ -70,6 +73,7 @@ from yamanote.runtime._scheduling_loop import event_loop_policy as event_loop_po
 from yamanote.runtime._scope import CancelScope as CancelScope
 from yamanote.runtime._scope import move_on_after as move_on_after
 from yamanote.runtime._scope import use_scope as use_scope
+from yamanote.runtime._shared import Shared as Shared
 from yamanote.runtime._shield import shield as shield
 from yamanote.runtime._shield import shield_wait as shield_wait
 from yamanote.runtime._signals import SignalListener as SignalListener
@@ -136,6 +140,7 @@ __all__ = [
     "SchedulingProactorEventLoop",
     "SchedulingSelectorEventLoop",
     "Selectable",
+    "Shared",
     "SignalListener",
     "SignalScope",
     "Started",
@@ -169,6 +174,7 @@ __all__ = [
     "coro_is_blocked",
     "coro_start",
     "create_task_descend",
+    "current_deadline",
     "current_token",
     "defer",
     "describe",
@@ -177,6 +183,7 @@ __all__ = [
     "dump_on_signal",
     "eager",
     "event_loop_policy",
+    "finish_within",
     "handle_signal",
     "is_thread_parked",
     "lru_cache",
@@ -193,6 +200,7 @@ __all__ = [
     "random_source",
     "record_spawn_sites",
     "refuse_loop_thread",
+    "remaining",
     "run",
     "runnable_tasks",
     "scope",

@@ -1,8 +1,8 @@
 """An async cache: each value is computed once, and kept until it is too old or others have been used since.
 
-Invariant: on one loop at most one call per key is in progress, in a task of its own, and all who ask for the key wait
-for it. It is cancelled when the last of them has been cancelled, and at no other time. Only a value is kept, never an
-error. The entries stand in the order of their use, the next to be dropped first.
+Invariant: on one loop at most one call per key is in progress, and all who ask for the key wait for it: it is `Shared`,
+and stands in the table as long as somebody waits. Only a value is kept, never an error. The entries stand in the order
+of their use, the next to be dropped first.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from asyncio import CancelledError, get_running_loop
+from asyncio import get_running_loop
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
 from functools import update_wrapper
 from threading import RLock
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast, final, overload
-from weakref import ref
+from weakref import WeakValueDictionary, ref
 
-from yamanote.runtime._cancel import wait_for_end
-from yamanote.runtime._join import JoinHandle
-from yamanote.runtime._task import request_cancel, start_task
+from yamanote.runtime._shared import Shared
 
 __all__ = ["lru_cache"]
 
@@ -59,8 +57,9 @@ def lru_cache(maxsize: Any = 128, typed: bool = False, *, expire_after: float | 
     **Threads:** may be used from any number of loops. Values are shared; a call in progress is not: each loop makes
     its own.
 
-    Raises TypeError and ValueError for nonsense; RuntimeError when a call asks for its own value, which would never
-    come. What it asks for in other tasks, as by `gather`, is not seen: that would wait for ever.
+    Raises TypeError and ValueError for nonsense; RuntimeError when a call asks, in its own task, for its own value,
+    which would never come. What it asks for in other tasks, as by `gather`, is not seen: that waits until those who
+    wait for the call are cancelled.
 
     >>> @lru_cache(expire_after=60)
     ... async def fetch(page):
@@ -105,23 +104,8 @@ class _Parameters(NamedTuple):
     expire_after: float | None
 
 
-class _Call:
-    """A call in progress."""
-
-    __slots__ = ("awaits", "handle", "place", "task", "waiting")
-
-    task: asyncio.Task[Any]
-    handle: JoinHandle[Any]
-
-    def __init__(self, place: tuple[asyncio.AbstractEventLoop, Hashable]) -> None:
-        self.place = place
-        self.waiting = 0
-        self.awaits: _Call | None = None
-        """The call of a cached function that its task waits for now."""
-
-
-_call_of: dict[asyncio.Task[Any], _Call] = {}
-"""The calls that are in progress, by the tasks that they run in."""
+Place = tuple[asyncio.AbstractEventLoop, Hashable]
+"""Where a call stands in the table: its loop and its key."""
 
 _KEYWORDS = object()
 """Stands in a key between the positional arguments and the others."""
@@ -135,7 +119,8 @@ class _Cache:
     def __init__(self, parameters: _Parameters) -> None:
         self._parameters = parameters
         self._entries: OrderedDict[Hashable, tuple[Any, float | None]] = OrderedDict()
-        self._calls: dict[tuple[asyncio.AbstractEventLoop, Hashable], _Call] = {}
+        # Weak: a call is gone with the last who waits, also when these are thrown away because their loop was closed.
+        self._calls: WeakValueDictionary[Place, Shared[Any]] = WeakValueDictionary()
         self._hits = self._misses = 0
         # Reentrant: the arguments compare themselves in here, and values that are dropped may have finalizers.
         self._lock = RLock()
@@ -152,73 +137,40 @@ class _Cache:
                     self._hits += 1
                     return value
                 del self._entries[key]
-            call = self._calls.get((loop, key))
-            if call is None or call.task.done():
+            place = loop, key
+            call = self._calls.get(place)
+            if call is None or call.is_abandoned() or call.is_finished():
                 self._misses += 1
-                call = self._start(function, args, kwargs, (loop, key))
+                call = self._calls[place] = self._call(place, function, args, kwargs)
             else:
                 self._hits += 1
-        return await self._result(call)
+        try:
+            return await call
+        finally:
+            del call  # an error refers to this frame, and this to the error
 
-    def _start(
-        self,
-        function: AsyncFunction[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        place: tuple[asyncio.AbstractEventLoop, Hashable],
-    ) -> _Call:
-        self._calls[place] = call = _Call(place)
-        call.task = start_task(self._run(call, function, args, kwargs), name=getattr(function, "__name__", None))
-        call.handle = JoinHandle(call.task)
-        _call_of[call.task] = call
-        call.task.add_done_callback(lambda task: self._ended(_call_of.pop(task)))
-        return call
+    def _call(
+        self, place: Place, function: AsyncFunction[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Shared[T]:
+        async def compute() -> T:
+            value = await function(*args, **kwargs)
+            # Kept by the call itself, not when others learn of its end: in between somebody might call again.
+            self._keep(place, call, value)
+            return value
 
-    async def _run(
-        self, call: _Call, function: AsyncFunction[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> T:
-        value = await function(*args, **kwargs)
+        call = ref(shared := Shared(compute, name=getattr(function, "__name__", None)))
+        return shared
+
+    def _keep(self, place: Place, call: ref[Shared[T]], value: T) -> None:
+        loop, key = place
         maxsize, _, expire_after = self._parameters
-        loop, key = call.place
         expires = None if expire_after is None else loop.time() + expire_after
         with self._lock:
-            # Kept by the call itself, not when others learn of its end: in between somebody might call again. And not
-            # if it has been invalidated since.
-            if self._calls.get(call.place) is call:
+            if (shared := call()) is not None and self._calls.get(place) is shared:  # else it has been invalidated
                 self._entries[key] = (value, expires)
                 self._entries.move_to_end(key)
                 while maxsize is not None and len(self._entries) > maxsize:
                     self._entries.popitem(last=False)
-        return value
-
-    async def _result(self, call: _Call) -> Any:
-        own = _call_of.get(asyncio.current_task())  # type: ignore[arg-type]
-        if own is not None:
-            link: _Call | None = call
-            while link is not None:
-                if link is own:
-                    raise RuntimeError(f"{own.task.get_name()}() would wait for its own value")
-                link = link.awaits
-            own.awaits = call
-        call.waiting += 1
-        try:
-            return await call.handle
-        except (CancelledError, GeneratorExit) as error:
-            if call.waiting == 1 and not call.task.done():
-                self._ended(call)  # who asks from here on calls anew
-                request_cancel(call.task, None)  # thrown away, this may be in any thread, or the loop closed
-                if isinstance(error, CancelledError):  # else nothing can be awaited any more
-                    await wait_for_end([call.task])
-            raise
-        finally:
-            call.waiting -= 1
-            if own is not None:
-                own.awaits = None
-
-    def _ended(self, call: _Call) -> None:
-        with self._lock:
-            if self._calls.get(call.place) is call:
-                del self._calls[call.place]
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         key = args
@@ -236,7 +188,7 @@ class _Cache:
         with self._lock:
             places = [place for place in self._calls if place[1] == key]
             for place in places:
-                del self._calls[place]
+                self._calls.pop(place, None)  # it may be gone with who waited
             return self._entries.pop(key, None) is not None
 
     def clear(self) -> None:
@@ -261,6 +213,9 @@ class _Cached(Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         return self._cache.get(self.__wrapped__, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<lru_cache of {self.__wrapped__!r}>"
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, the most that it may hold, and what it holds now, which may be too old already."""

@@ -165,18 +165,23 @@ class Children(ABC):
         self._active += 1  # from its first instruction, which it may run in here
         try:
             task = make_task(coroutine, self._loop, name, context, eager and not self._aborting)
-        except BaseException:
-            self._active -= 1
+        except BaseException as error:  # what stops the loop, in a first step
+            if queued is None:
+                self._active -= 1
+            else:
+                queued.failed(error)
+                self._failed_with(error, queued)
+                self._leave()
             raise
         handle: JoinHandle[T]
-        if queued is None:
+        if queued is not None:
+            handle = queued
+            queued.task = task
+        else:
             handle = JoinHandle(task)
             if eager and task.done():
                 self._finished(task, handle)
                 return handle
-        else:
-            handle = queued
-            queued.task = task
         self._children[task] = handle
         if add_awaiter is not None and self._host is not None:
             add_awaiter(task, self._host)
@@ -192,10 +197,9 @@ class Children(ABC):
         handle = QueuedHandle(self._loop.create_future(), self._queue, coroutine, name, context)
         if _site.recording:
             _site.remember_site(handle._future)
+        self._queue[handle] = None
         if self._aborting:
             handle.abort()
-        else:
-            self._queue[handle] = None
         return handle
 
     def _finished(self, task: asyncio.Task[T], handle: JoinHandle[T] | None = None) -> None:
@@ -216,10 +220,11 @@ class Children(ABC):
     def _leave(self) -> None:
         """A child is over and done with."""
         self._active -= 1
-        while self._queue and not self._aborting and (self._limit is None or self._active < self._limit):
+        if self._queue and not self._aborting:
             queued, _ = self._queue.popitem(last=False)
-            self._start(queued.coroutine, queued.label, queued.context, False, queued)
-        if not self._active and self._idle is not None and not self._idle.done():
+            # At once: nobody else runs now, and a turn of the loop costs more than most children do.
+            self._start(queued.coroutine, queued.label, queued.context, True, queued)
+        elif not self._active and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     def _abort(self, reason: str | None) -> None:
@@ -229,7 +234,6 @@ class Children(ABC):
         for queued in list(self._queue):
             self._cut_short = True
             queued.abort(reason)
-        self._queue.clear()  # in another thread than that of the loop they have only been asked to
         for child in list(self._children):
             request_cancel(child, reason)
 

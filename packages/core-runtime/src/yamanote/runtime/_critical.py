@@ -49,17 +49,20 @@ class CriticalSection:
             self._afterwards = deque()
         return self._afterwards
 
-    def run(self, work: Callable[[], object]) -> None:
-        """Do `work` inside, as soon as nobody else is: now, or when whoever is inside leaves. Never blocks."""
+    def run(self, work: Callable[[], object]) -> bool:
+        """Do `work` inside, as soon as nobody else is: now, or when whoever is inside leaves. Never blocks.
+
+        Tells whether this very call is known to have done it.
+        """
         if self._work or not self._acquire(False):
             self._work.append(work)
             self._catch_up()
-            return
+            return False
         # `try_enter` and `leave` once more, without the calls: each hand-over comes through here.
         if self._depth:
             self._work.append(work)  # this very thread is inside, and does it on the way out
             self._release()
-            return
+            return False
         self._depth = 1
         try:
             work()
@@ -70,12 +73,12 @@ class CriticalSection:
             self._release()
             if self._work or self._afterwards:
                 self._catch_up()
+        return True
 
     def do(self, work: Callable[[], object]) -> None:
         """`run`, but wait for other threads: when this returns `work` is done, unless this very thread is inside."""
-        self._work.append(work)
         # Whoever is inside for so long waits for this thread, through finalizers that began in two sections at once.
-        if self._acquire(True, _PATIENCE):
+        if not self.run(work) and self._acquire(True, _PATIENCE):
             self._depth += 1
             self.leave()
 

@@ -19,6 +19,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from yamanote.runtime._children import Children, ErrorHandler, was_taken
+from yamanote.runtime._deadline import Block
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._scope import DEADLINE_PASSED, CancelScope, require_number
 from yamanote.runtime._task import as_coroutine, on_loop, tasks_of
@@ -70,7 +71,7 @@ class TaskGroup(Children):
     [0, 2, 4]
     """
 
-    __slots__ = ("_body", "_cancelled", "_deadline", "_errors", "_fatal", "_shield", "_state", "_timer")
+    __slots__ = ("_block", "_body", "_cancelled", "_deadline", "_errors", "_fatal", "_shield", "_state", "_timer")
     _policies = ("cancel", "collect", "report")
 
     def __init__(
@@ -88,6 +89,7 @@ class TaskGroup(Children):
         self._deadline = deadline
         self._shield = CancelScope(shield=True) if shield else None
         self._body = CancelScope()
+        self._block: Block | None = None  # for those who ask how much time is left: the body ends before the children
         self._timer: asyncio.TimerHandle | None = None
         self._state: _State = "new"
         self._cancelled = False
@@ -104,6 +106,10 @@ class TaskGroup(Children):
         self._host = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         self._state = "open"
+        if self._deadline is not None:
+            self._block = Block(self._deadline)
+            self._block._task = self._host
+            self._block._surround()
         if self._deadline is not None and self._deadline < inf:
             if self._deadline > self._loop.time():
                 self._timer = self._loop.call_at(self._deadline, self._expire)
@@ -158,6 +164,8 @@ class TaskGroup(Children):
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+            if self._block is not None:
+                self._block._task = None
             if self._shield is not None:
                 self._shield.__exit__(None, None, None)
             if self._state == "ended":

@@ -161,8 +161,7 @@ class JoinHandle(Generic[T_co]):
         if future.cancelled():
             waiter.fail(self._join_error())
         elif (error := future.exception()) is not None:
-            self._delivered()
-            waiter.fail(error)
+            waiter.fail(error.with_traceback(self._delivered().traceback))
         else:
             waiter.settle(future.result())
 
@@ -171,22 +170,23 @@ class JoinHandle(Generic[T_co]):
         try:
             if future.cancelled():
                 raise self._join_error()
+            error = future.exception()
+            if error is not None:
+                raise error.with_traceback(self._delivered().traceback)
             return future.result()
-        except BaseException:
-            if not future.cancelled():
-                self._delivered()
-            raise
         finally:
+            error = None
             del self, future
 
     def _includes(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether this is the handle of `task`."""
         return self._future is task
 
-    def _delivered(self) -> None:
+    def _delivered(self) -> _Delivery:
         if self._delivery is None:
             self._delivery = _Delivery(self._future)
         self._delivery.count += 1
+        return self._delivery
 
     def _join_error(self) -> JoinError:
         if self._reason is None:
@@ -285,11 +285,14 @@ class _Join:
 class _Delivery:
     """To how many the error of a task has been delivered. When it was given back by all, it is reported."""
 
-    __slots__ = ("_future", "count")
+    __slots__ = ("_future", "count", "traceback")
 
     def __init__(self, future: asyncio.Future[Any]) -> None:
         self._future = future
         self.count = 0
+        # As it comes from the task, for each delivery to begin with: raising an error adds to the traceback it has.
+        error = future.exception()
+        self.traceback = None if error is None else error.__traceback__
 
     def __del__(self) -> None:
         if not self.count:

@@ -310,7 +310,8 @@ class EventLoop(ReceivingLoop):
 
     def _note(self, now: float) -> None:
         """Take down what the time since the last poll, and since the last look at the clock, was spent on."""
-        self._busy += now - self._polled
+        if now > self._polled:  # or time has begun anew, on a clock
+            self._busy += now - self._polled
         seconds = now - self._looked
         if seconds > _BUDGET:
             self._stretch = 1
@@ -332,13 +333,17 @@ class EventLoop(ReceivingLoop):
                 self._timer_cancelled_count -= 1
 
     def _run_once_in_debug_mode(self) -> None:
-        """asyncio's own turn, with all its checks. It knows nothing of steps that became ready before."""
+        """asyncio's own turn, with all its checks, of what our poll has made ready.
+
+        It knows nothing of steps that became ready before, and its own poll loses count of cancelled timers.
+        """
+        self._poll()
         ready = self._ready
         for index in range(len(ready)):  # no iterator, because other threads may add to it
             ready[index] = handle_of(ready[index], self)
-        self._turns += 1
-        self._polls += 1
-        super()._run_once()  # type: ignore[misc]
+        if ready:
+            self._turns += 1
+            super()._run_once()  # type: ignore[misc]
         self._polled = self._looked = self.time()
 
     def _report(self, step: Step, error: BaseException) -> None:

@@ -57,14 +57,17 @@ class QueuedHandle(JoinHandle[T]):
         on_loop(self._future.get_loop(), self._abort, reason)
 
     def _includes(self, task: asyncio.Task[Any] | None) -> bool:
-        return task is not None and self.task is task
+        return task is not None and task.get_coro() is self.coroutine  # in its first step, too
 
     def _abort(self, reason: str | None) -> None:
         if self.task is not None:
             request_cancel(self.task, reason)
-        elif self._future.cancel(reason):
-            self.queue.pop(self, None)
+        elif self in self.queue:
+            del self.queue[self]
+            self._future.cancel(reason)
             self.coroutine.close()
+        elif not self._future.done():  # in its first step: at its next await, like any task that runs
+            self._future.get_loop().call_soon(self._abort, reason)
 
     def ended(self, task: asyncio.Task[T]) -> None:
         future = self._future
@@ -74,7 +77,10 @@ class QueuedHandle(JoinHandle[T]):
             except CancelledError as cancelled:
                 future.cancel(*cancelled.args)
         elif (error := task.exception()) is not None:
-            future.set_exception(error)
-            future.exception()  # the group sees to it
+            self.failed(error)
         else:
             future.set_result(task.result())
+
+    def failed(self, error: BaseException) -> None:
+        self._future.set_exception(error)
+        self._future.exception()  # the group sees to it

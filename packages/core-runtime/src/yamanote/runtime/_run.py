@@ -12,7 +12,8 @@ from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
-from yamanote.runtime._runtime import Clock, Runtime
+from yamanote.runtime._clock import Clock
+from yamanote.runtime._runtime import Runtime
 from yamanote.runtime._task import as_coroutine
 
 __all__ = ["main", "run"]
@@ -43,11 +44,11 @@ def run(
     cancellation through, what it returns or raises counts instead.
 
     `loop_factory` makes the loop (for instance ``uvloop.new_event_loop``), by default an `EventLoop`, or on Windows
-    asyncio's proactor loop; `debug` is asyncio's; `clock` gives the loop
-    another time (for instance ``yamanote.time.VirtualClock()``).
+    asyncio's proactor loop; `debug` is asyncio's. `clock` gives the loop another time, from 0 on (for instance
+    ``yamanote.time.VirtualClock()``); that takes an `EventLoop`, or another selector loop of asyncio.
 
-    Raises what `main` raises, TypeError for what cannot be awaited, RuntimeError where a loop is running, ValueError
-    for `stop_signals` outside of the main thread.
+    Raises what `main` raises, TypeError for what cannot be awaited and for a loop that cannot have a `clock`,
+    RuntimeError where a loop is running, ValueError for `stop_signals` outside of the main thread.
 
     >>> from yamanote.runtime import run
     >>> async def answer():

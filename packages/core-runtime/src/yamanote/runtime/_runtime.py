@@ -13,11 +13,12 @@ import os
 import sys
 from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from contextvars import Context, copy_context
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, final, runtime_checkable
+from typing import Any, TypeVar, final
 
+from yamanote.runtime._clock import Clock
 from yamanote.runtime._handle import Handle, forked, give_up_brought, shut_down_before
 from yamanote.runtime._interrupt import Interrupts, as_signals, is_main_thread
 from yamanote.runtime._join import JoinHandle
@@ -26,18 +27,9 @@ from yamanote.runtime._shutdown import abandon, shut_down
 from yamanote.runtime._signals import stop_listening
 from yamanote.runtime._task import as_coroutine, make_task
 
-__all__ = ["Clock", "Runtime"]
+__all__ = ["Runtime"]
 
 T = TypeVar("T")
-
-
-@runtime_checkable
-class Clock(Protocol):
-    """What can be the clock of an event loop, such as `yamanote.time.VirtualClock`."""
-
-    def patch_loop(self, loop: AbstractEventLoop, /) -> AbstractContextManager[object]:
-        """A context manager: in the block, this is the clock of `loop`."""
-        ...
 
 
 @final
@@ -77,12 +69,12 @@ class Runtime:
         if loop_factory is not None and not callable(loop_factory):
             raise TypeError(f"loop_factory must be a function that makes an event loop, or None, not {loop_factory!r}")
         if clock is not None and not isinstance(clock, Clock):
-            raise TypeError(f"clock must be a clock with a method patch_loop(), or None, not {clock!r}")
+            raise TypeError(f"clock must be a Clock, or None, not {clock!r}")
         signums = as_signals(stop_signals, "stop_signals")
         if signums and not is_main_thread():
             raise ValueError("stop_signals arrive in the main thread only, and this is another one")
         self._shutdown_timeout = _require_seconds("shutdown_timeout", shutdown_timeout)
-        self._loop = loop = new_event_loop() if loop_factory is None else loop_factory()
+        self._loop = loop = (loop_factory or (new_event_loop if clock is None else EventLoop))()
         self._clock = ExitStack()
         try:
             if debug is not None:

@@ -12,12 +12,14 @@ loop. It finds the task suspended inside the block, or the block closed, and the
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError
+from asyncio import CancelledError, current_task
 from collections.abc import Callable
 from math import inf, isnan
 from types import TracebackType
 from typing import Any, final
 
+from yamanote.runtime._deadline import Block
+from yamanote.runtime._shared_timer import SharedTimer, shared_timer_of
 from yamanote.runtime._task import request_again
 
 __all__ = ["CancelScope", "move_on_after", "use_scope"]
@@ -25,12 +27,12 @@ __all__ = ["CancelScope", "move_on_after", "use_scope"]
 DEADLINE_PASSED = "deadline passed"
 """The reason when nobody has given one."""
 
-# The innermost open scope with `shield=True` of each task that has one. Almost always empty.
-_shields: dict[asyncio.Task[Any], CancelScope] = {}
+shields: dict[asyncio.Task[Any], CancelScope] = {}
+"""The innermost open scope with `shield=True` of each task that has one. Almost always empty."""
 
 
 @final
-class CancelScope:
+class CancelScope(Block):
     """A block that can be cancelled: ``with CancelScope(deadline=loop.time() + 5) as scope: ...``.
 
     When it is cancelled, the running await inside raises CancelledError, once; the `with` statement swallows it, and
@@ -61,19 +63,17 @@ class CancelScope:
         "_called",
         "_cancelling",
         "_caught",
-        "_deadline",
         "_delivered",
+        "_expired",
         "_held",
         "_reason",
         "_seconds",
-        "_shield",
-        "_task",
+        "_shared",
         "_timer",
-        "_used",
     )
 
     def __init__(self, deadline: float | None = None, *, shield: bool = False) -> None:
-        if deadline is not None:
+        if deadline is not None and (type(deadline) is not float or deadline != deadline):
             require_number("deadline", deadline, "a moment on the loop's clock, or None for never")
         self._deadline = deadline
         # How long after entering the deadline is; until then.
@@ -82,35 +82,42 @@ class CancelScope:
         self._called = False
         self._caught = False
         self._delivered = False
-        self._used = False
+        self._expired = False
+        self._cancelling = -1
+        self._travels = False
         self._reason: str | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self._task = None
+        # One of them, when the block is open and its deadline is to come; and for what moment its own timer is.
         self._timer: asyncio.TimerHandle | None = None
+        self._shared: SharedTimer | None = None
         # The innermost shield that is no business of this scope: the one around it, or itself.
         self._around: CancelScope | None = None
         self._held: list[CancelScope] | None = None
 
     def __enter__(self) -> CancelScope:
-        if self._used:
-            raise RuntimeError("a CancelScope can be entered only once")
-        task = asyncio.current_task()
+        task = current_task()
         if task is None:
             raise RuntimeError("a CancelScope can be entered only in a task")
-        self._used = True
+        if self._cancelling >= 0:
+            raise RuntimeError("a CancelScope can be entered only once")
         self._task = task
         self._cancelling = task.cancelling()
         if self._shield:
             self._held = []
-            self._around = _shields.get(task)
-            _shields[task] = self
-        elif _shields:
-            self._around = _shields.get(task)
-        if self._seconds is not None:
-            self._deadline = task.get_loop().time() + self._seconds
+            self._around = shields.get(task)
+            shields[task] = self
+            self._surround()
+        elif shields:
+            self._around = shields.get(task)
+        if self._deadline is not None or self._seconds is not None:
+            now = task.get_loop().time()
+            if self._seconds is not None:
+                self._deadline = now + self._seconds
+            self._surround()
+            if not self._called:
+                self._arm(task, now)
         if self._called:
             task.get_loop().call_soon(self._deliver)
-        elif self._deadline is not None:
-            self._arm(self._deadline)
         return self
 
     def __exit__(
@@ -123,6 +130,12 @@ class CancelScope:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        elif self._shared is not None:
+            # `remove`, without the call.
+            shared = self._shared
+            del shared[self]
+            if not shared and not shared.is_ending:
+                shared.end_soon()
         if self._held is not None:
             self._unshield(task, self._held)
         if not self._delivered:
@@ -171,15 +184,22 @@ class CancelScope:
             require_number("deadline", deadline, "a moment on the loop's clock, or None for never")
         self._deadline = deadline
         self._seconds = None
-        if self._task is None or self._called:
+        task = self._task
+        if task is None or self._called:
             return
-        if self._timer is not None:
+        if self._shared is not None:
+            if deadline is None or deadline >= self._shared.when:
+                return  # whoever shares the timer is asked for the deadline when it is due
+        elif self._timer is not None:
             if deadline is not None and deadline >= self._armed_for:
                 return  # the timer will look again: to move a deadline back and back costs no timer each time
             self._timer.cancel()
             self._timer = None
-        if deadline is not None:
-            self._arm(deadline)
+        if deadline is None:
+            return
+        self._arm(task, task.get_loop().time())
+        if not self._travels and current_task() is task and shields.get(task) is self._around:
+            self._surround()  # else it would count inside of a shield that was entered since
 
     @property
     def shield(self) -> bool:
@@ -197,40 +217,63 @@ class CancelScope:
         return self._caught
 
     @property
+    def expired(self) -> bool:
+        """Whether it was the deadline that has cancelled the block, even if that ended first."""
+        return self._expired
+
+    @property
     def reason(self) -> str | None:
         """What `cancel` was given; ``"deadline passed"`` when it was the deadline."""
         return self._reason
 
-    def _arm(self, deadline: float) -> None:
-        assert self._task is not None
-        loop = self._task.get_loop()
-        self._armed_for = deadline
-        if deadline == inf:
-            return  # no timer: a loop that has nothing else to do must not seem to wait for it
-        if deadline > loop.time():
-            self._timer = loop.call_at(deadline, self._expire)
-        else:
+    def _arm(self, task: asyncio.Task[Any], now: float) -> None:
+        deadline = self._deadline
+        assert deadline is not None
+        loop = task.get_loop()
+        if now < deadline < inf:
+            shared = self._shared
+            if shared is None:
+                self._shared = shared = shared_timer_of(loop)
+                shared[self] = None
+            if deadline < shared.when:
+                shared.move(deadline)
+        elif deadline <= now:  # else no timer: a loop that has nothing else to do must not seem to wait for it
+            if self._shared is not None:
+                self._shared.remove(self)
+                self._shared = None
             # Before any step of the task that its next await may schedule.
+            self._armed_for = deadline
             self._timer = loop.call_soon(self._expire)  # type: ignore[assignment]
+
+    def _part(self, loop: asyncio.AbstractEventLoop, when: float) -> bool:
+        """The shared timer is due. Tell whether the deadline has come; if not, go on with a timer of one's own."""
+        self._shared = None
+        if self._deadline is None or self._called:
+            return False
+        self._armed_for = max(self._deadline, when)
+        if when < self._deadline < inf:
+            self._timer = loop.call_at(self._deadline, self._expire)
+        return self._deadline <= when
 
     def _expire(self) -> None:
         self._timer = None
-        if self._called:
+        task = self._task
+        if task is None or self._called or self._deadline is None:
             return
-        if self._deadline is not None and self._deadline > self._armed_for:  # it was moved
-            self._arm(self._deadline)
-        else:
-            self._reason = DEADLINE_PASSED
-            self._called = True
-            self._deliver()
+        if self._deadline > self._armed_for:  # it was moved
+            self._arm(task, task.get_loop().time())
+            return
+        self._reason = DEADLINE_PASSED
+        self._called = self._expired = True
+        self._deliver()
 
     def _deliver(self) -> None:
         """Cancel the task, which is suspended in the block: callbacks of a loop never run inside a step."""
         task = self._task
         if task is None or self._delivered:
             return
-        if _shields:
-            shield = _shields.get(task)
+        if shields:
+            shield = shields.get(task)
             if shield is not None and shield is not self._around and shield is not self:
                 assert shield._held is not None
                 shield._held.append(self)
@@ -239,9 +282,9 @@ class CancelScope:
 
     def _unshield(self, task: asyncio.Task[Any], held: list[CancelScope]) -> None:
         if self._around is None:
-            _shields.pop(task, None)
+            shields.pop(task, None)
         else:
-            _shields[task] = self._around
+            shields[task] = self._around
         for scope in held:
             task.get_loop().call_soon(scope._deliver)
 
@@ -254,7 +297,7 @@ class CancelScope:
         request_again(task, self._cancelling)
 
     def __repr__(self) -> str:
-        if not self._used:
+        if self._cancelling < 0:
             state = "new"
         elif self._task is not None:
             state = "open"
@@ -283,7 +326,7 @@ def move_on_after(seconds: float | None, *, shield: bool = False) -> CancelScope
     >>> run(example())
     True
     """
-    if seconds is not None:
+    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds == seconds):
         require_number("seconds", seconds, "a number of seconds, or None for ever")
     scope = CancelScope(shield=shield)
     scope._seconds = seconds

@@ -7,7 +7,12 @@ Everything that can be waited for is a `Selectable`: it knows how to register a 
 is enough for `park` (wait in a task), for `park_thread` (wait in a thread), and for a select over many of them, which
 registers one party everywhere through `branch`.
 
-Cost: parking allocates the waiter, its claim and a future; it makes one loop turn; nothing here takes a lock.
+A party has no future until it goes to sleep. It makes one *and then* looks whether it has been settled; whoever settles
+it, in its own thread, says so *and then* looks for the future. Another thread may see these two in another order: it
+leaves its look to the loop, where it comes after the party's. One sees the other, whatever comes in between.
+
+Cost: parking allocates the waiter, its claim and, if it has to wait, a future, and makes one loop turn; nothing here
+takes a lock.
 """
 
 from __future__ import annotations
@@ -102,34 +107,56 @@ class Waiter(Generic[T]):
 class TaskWaiter(Waiter[T]):
     """A waiter for the running task (more exactly: for whoever awaits `future`, on the running loop)."""
 
-    __slots__ = ("_loop", "future")
+    __slots__ = ("_future", "_loop", "_twin")
 
     value: T
     error: BaseException | None
     settled: bool
-    future: asyncio.Future[None]
-    """Done as soon as the waiter is settled: what the party awaits."""
+    _future: asyncio.Future[None] | None
+    """None as long as the party does not sleep."""
+    _twin: TaskWaiter[Any] | None
+    """The branch that was made last; of a branch, the one before it."""
 
     def __init__(self) -> None:
         self._claim = [None]
-        self._loop = loop = get_running_loop()
-        self.future = Future(loop=loop)  # what `create_future` of every loop does, without its call
+        self._loop = get_running_loop()
+        self._future = None
+        self._twin = None
         self.error = None
         self.settled = False
+
+    @property
+    def future(self) -> asyncio.Future[None]:
+        """Done as soon as the waiter, or a branch of it, is settled: what the party awaits. Made when asked for."""
+        future = self._future
+        if future is None:
+            self._future = future = Future(loop=self._loop)  # what `create_future` of every loop does, without its call
+            settled = self.settled
+            twin = self._twin
+            while twin is not None:
+                twin._future = future
+                settled = settled or twin.settled
+                twin = twin._twin
+            if settled:
+                self._rouse()
+        return future
 
     def branch(self) -> TaskWaiter[Any]:
         """The same party once more, to be registered elsewhere: whichever is claimed first, the others are dead."""
         twin: TaskWaiter[Any] = TaskWaiter.__new__(TaskWaiter)
         twin._claim = self._claim
         twin._loop = self._loop
-        twin.future = self.future
+        twin._future = self._future
+        twin._twin = self._twin
         twin.error = None
         twin.settled = False
+        self._twin = twin
         return twin
 
     def claim(self) -> bool:
         # A task that was cancelled, but has not run since, waits no longer; on a closed loop nobody ever runs again.
-        if self.future.done() or (_get_running_loop() is not self._loop and self._loop.is_closed()):
+        future = self._future
+        if (future is not None and future.done()) or (_get_running_loop() is not self._loop and self._loop.is_closed()):
             return False
         try:
             self._claim.pop()
@@ -138,16 +165,14 @@ class TaskWaiter(Waiter[T]):
         return True
 
     def is_waiting(self) -> bool:
-        return bool(self._claim) and not self.future.done() and not self._loop.is_closed()
+        future = self._future
+        return bool(self._claim) and not (future is not None and future.done()) and not self._loop.is_closed()
 
     def settle(self, value: T) -> None:
         self.value = value
         self.settled = True
         if _get_running_loop() is self._loop:
-            try:
-                self.future.set_result(None)
-            except asyncio.InvalidStateError:
-                pass  # cancelled since: a signal handler or a finalizer may do that between any two bytecodes
+            self._rouse()
         else:
             self._wake()
 
@@ -161,23 +186,34 @@ class TaskWaiter(Waiter[T]):
             return False
         self.value = value
         self.settled = True
-        try:
-            self.future.set_result(None)
-        except asyncio.InvalidStateError:  # cancelled, though it has not run since: nobody has claimed it
-            self.settled = False
-            self._claim.append(None)
-            return False
+        future = self._future
+        if future is not None:
+            try:
+                future.set_result(None)
+            except asyncio.InvalidStateError:  # cancelled, though it has not run since: nobody has claimed it
+                self.settled = False
+                self._claim.append(None)
+                return False
         return True
 
     def _wake(self) -> None:
         if _get_running_loop() is self._loop:
-            _finish(self.future)
+            self._rouse()
             return
         try:
-            self._loop.call_soon_threadsafe(_finish, self.future)
+            self._loop.call_soon_threadsafe(self._rouse)
         except RuntimeError:
             # Closed since the claim. What was handed over comes back when the coroutine is thrown away.
             pass
+
+    def _rouse(self) -> None:
+        future = self._future
+        if future is None:
+            return
+        try:
+            future.set_result(None)
+        except asyncio.InvalidStateError:
+            pass  # cancelled since: a signal handler or a finalizer may do that between any two bytecodes
 
 
 class ThreadWaiter(Waiter[T]):
@@ -224,13 +260,6 @@ def is_thread_parked(thread: int) -> bool:
     return waiter is not None and waiter.is_waiting()
 
 
-def _finish(future: asyncio.Future[None]) -> None:
-    try:
-        future.set_result(None)
-    except asyncio.InvalidStateError:
-        pass  # the task was cancelled since it was claimed
-
-
 class Selectable(Protocol[T_co]):
     """Something that can be waited for: a receiver, a lock, an event, a timer, a task.
 
@@ -258,7 +287,11 @@ async def park(operation: Selectable[T]) -> T:
     try:
         operation.register(waiter)
         if not waiter.settled:
-            await waiter.future
+            # As `future` does it, without the call.
+            future: Future[None] = Future(loop=waiter._loop)
+            waiter._future = future
+            if not waiter.settled:
+                await future
     except BaseException:  # GeneratorExit too: a coroutine that is thrown away must not keep what it was handed
         waiter.claim()
         operation.withdraw(waiter)

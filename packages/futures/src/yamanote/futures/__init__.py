@@ -7,6 +7,7 @@ are passed in belong to whoever made them.
 from yamanote.futures._amass import amass as amass
 from yamanote.futures._as_completed import Completions as Completions
 from yamanote.futures._as_completed import as_completed_safe as as_completed_safe
+from yamanote.futures._blocking_select import blocking_select as blocking_select
 from yamanote.futures._completion import CompletionQueue as CompletionQueue
 from yamanote.futures._failed_branch import failed_branch as failed_branch
 from yamanote.futures._gather import gather as gather
@@ -34,6 +35,7 @@ __all__ = [
     "TaskSet",
     "amass",
     "as_completed_safe",
+    "blocking_select",
     "failed_branch",
     "gather",
     "gather_safe",

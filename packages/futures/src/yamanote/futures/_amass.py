@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Task
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar, final
 
@@ -25,9 +26,10 @@ def amass(awaitables: Iterable[Awaitable[T]], /, *, limit: int | None = None, se
     early without ``async with``. Futures, tasks and join handles that are passed in are not ours: they go on after a
     failure.
 
-    Raises ValueError for a limit below 1; TypeError for what cannot be awaited. Iterating raises ExceptionGroup, also
-    for a single error, with a JoinError for one that was cancelled by somebody else, and whatever the iterable raises;
-    when it does, all that has begun has ended. **Cancel safety**: a cancelled step takes nothing.
+    Raises ValueError for a limit below 1 or a coroutine that is given twice, TypeError for what cannot be awaited.
+    Iterating raises ExceptionGroup, also for a single error, with a JoinError for one that was cancelled by somebody
+    else, and whatever the iterable raises; when it does, all that has begun has ended. **Cancel safety**: a cancelled
+    step takes nothing.
 
     >>> from yamanote.futures import amass
     >>> from yamanote.runtime import run
@@ -48,24 +50,25 @@ def amass(awaitables: Iterable[Awaitable[T]], /, *, limit: int | None = None, se
 
 @final
 class _Values(Completions[T]):
-    __slots__ = ("_errors", "_sensitive")
+    __slots__ = ("_failed", "_sensitive")
 
     def __init__(self, awaitables: Iterable[Awaitable[T]], limit: int | None, sensitive: bool) -> None:
         super().__init__(awaitables, limit, until=failed if sensitive else None)
         self._sensitive = sensitive
-        self._errors: list[BaseException] = []
-        """Of those that were taken, until they are raised."""
+        # Those that were taken, until their errors are raised. If that never happens, asyncio reports them.
+        self._failed: list[Task[T]] = []
 
     async def __anext__(self) -> T:
         while (task := await self._next_task()) is not None:
-            stopping = self._sensitive and self._errors
+            stopping = self._sensitive and self._failed
             if failed(task):
                 if not (stopping and task.cancelled()):  # else it has only obeyed us
-                    self._errors.append(error_of(task))
+                    self._failed.append(task)
             elif not stopping:
                 value: T = task.result()
                 return value
-        errors, self._errors = self._errors, []
+        errors = [error_of(task) for task in self._failed]
+        self._failed.clear()
         if errors:
             raise group_of_errors(errors, self._begun)
         raise StopAsyncIteration

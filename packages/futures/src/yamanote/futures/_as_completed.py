@@ -122,8 +122,9 @@ def as_completed_safe(awaitables: Iterable[Awaitable[T]], /, *, limit: int | Non
     The iterable is consumed as there is room: with a limit, those that wait to be taken count, too. Leave no loop early
     without ``async with``.
 
-    Raises ValueError for a limit below 1; TypeError for what cannot be awaited. Iterating raises what the iterable
-    raises, when all that has begun has ended. **Cancel safety**: a cancelled step takes nothing.
+    Raises ValueError for a limit below 1 or a coroutine that is given twice, TypeError for what cannot be awaited.
+    Iterating raises what the iterable raises, when all that has begun has ended. **Cancel safety**: a cancelled step
+    takes nothing.
 
     >>> from yamanote.futures import as_completed_safe
     >>> from yamanote.runtime import run

@@ -31,7 +31,7 @@ T = TypeVar("T")
 class CompletionQueue(Generic[K, T]):
     """Runs awaitables and gives them back as they finish, each with the key under which it was added.
 
-    For people who build combinators; `task_set`, `select`, `race` and `gather` are all made of it. A queue is
+    For people who build combinators; `task_set`, `amass`, `as_completed_safe` and `select` are made of it. A queue is
     `Selectable`: a branch of a `select` on it stays parked while the queue is empty, and is handed ``(key, task)``.
 
     With `until`, a function that must not raise, the first finished task for which it is true is the `decisive` one:
@@ -61,6 +61,7 @@ class CompletionQueue(Generic[K, T]):
         "_finished",
         "_mutex",
         "_running",
+        "_starting",
         "_waiters",
         "_until",
         "decisive",
@@ -80,6 +81,7 @@ class CompletionQueue(Generic[K, T]):
         self._mutex = RLock()
         self._budget = BUDGET
         self._closed = False
+        self._starting: Awaitable[T] | None = None  # what is in its first step, and has not been added yet
         self._until = until
         self.decisive = None
 
@@ -95,8 +97,14 @@ class CompletionQueue(Generic[K, T]):
         if self._closed or self.decisive is not None:
             close_unstarted([awaitable])
             raise RuntimeError(f"this queue has been {'closed' if self._closed else 'decided'}")
-        task = start_owned(awaitable, name, eager)
+        outer, self._starting = self._starting, awaitable
+        try:
+            task = start_owned(awaitable, name, eager)
+        finally:
+            self._starting = outer
         if task.done():
+            if self._closed:
+                return task
             self._finished.append((key, task))
             if self._until is not None:
                 self._judge(task)
@@ -105,6 +113,8 @@ class CompletionQueue(Generic[K, T]):
         else:
             self._running[task] = key
             task.add_done_callback(self._finish)
+            if self._closed or self.decisive is not None:  # since its first step, and nobody else has asked it
+                task.cancel()
         return task
 
     def pop_nowait(self) -> tuple[K, asyncio.Task[T]] | None:
@@ -142,8 +152,7 @@ class CompletionQueue(Generic[K, T]):
 
         Raises RuntimeError in one of its own tasks. **Cancel safety**: the tasks go on.
         """
-        if self._running:
-            self._refuse_own_tasks("wait for")
+        self._refuse_own_tasks("wait for")
         while self._running:
             await park(_Wait(self, _UNTIL_ENDED))
 
@@ -173,7 +182,8 @@ class CompletionQueue(Generic[K, T]):
                 del cancelled  # a frame that refers to an error that refers to the frame
 
     def _refuse_own_tasks(self, purpose: str) -> None:
-        if asyncio.current_task() in self._running:
+        task = asyncio.current_task()
+        if task in self._running or (self._starting is not None and task and task.get_coro() is self._starting):
             raise RuntimeError(f"a task cannot {purpose} the queue that runs it")
 
     def _shut(self) -> None:

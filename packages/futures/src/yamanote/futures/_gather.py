@@ -32,8 +32,8 @@ async def join(*awaitables: Any) -> list[Any]:
     Futures, tasks and join handles that are passed in are not ours: they go on when this call is cancelled.
 
     Raises ExceptionGroup, also for a single error, with a JoinError for each that was cancelled by somebody else;
-    TypeError for what cannot be awaited. **Cancel safety**: a cancelled call cancels all that it runs, and waits for
-    them.
+    TypeError for what cannot be awaited, ValueError for a coroutine that is given twice. **Cancel safety**: a cancelled
+    call cancels all that it runs, and waits for them.
 
     >>> from yamanote.futures import join
     >>> from yamanote.runtime import run
@@ -87,8 +87,8 @@ async def gather(*awaitables: Any, limit: int | None = None, sensitive: bool = T
     Futures, tasks and join handles that are passed in are not ours: they go on after a failure.
 
     Raises ExceptionGroup, also for a single error, with a JoinError for one that was cancelled by somebody else;
-    ValueError for a limit below 1; TypeError for what cannot be awaited. **Cancel safety**: a cancelled call cancels
-    all that it runs, and waits for them.
+    ValueError for a limit below 1 or a coroutine that is given twice, TypeError for what cannot be awaited. **Cancel
+    safety**: a cancelled call cancels all that it runs, and waits for them.
 
     >>> from yamanote.futures import gather
     >>> from yamanote.runtime import run
@@ -117,8 +117,8 @@ async def gather_safe(*awaitables: Any, limit: int | None = None) -> list[Any]:
 
     An exception that was *returned* looks like one that was raised. Where that matters, use `as_completed_safe`.
 
-    Raises ValueError for a limit below 1; TypeError for what cannot be awaited. **Cancel safety**: a cancelled call
-    cancels all that it runs, and waits for them.
+    Raises ValueError for a limit below 1 or a coroutine that is given twice, TypeError for what cannot be awaited.
+    **Cancel safety**: a cancelled call cancels all that it runs, and waits for them.
 
     >>> from yamanote.futures import gather_safe
     >>> from yamanote.runtime import run

@@ -25,8 +25,8 @@ def lazy(factory: Callable[[], Any], *, keep: bool = False) -> Shared[Any]:
     the context of who asked first, and is never called where nobody asks.
 
     How it ended is kept, an error too: where the next one is to try again after an error, use
-    `yamanote.sync.OnceCell`. Only when all who waited were cancelled, so that `factory` was cancelled, it is called
-    again. With `keep` it goes on to its end instead.
+    `yamanote.sync.OnceCell`. Only when it was cancelled, because all who waited were, or with its loop, it is called
+    again for who asks next. With `keep` it goes on to its end although all who waited were cancelled.
 
     Raises TypeError for what cannot be called.
 
@@ -42,17 +42,22 @@ def lazy(factory: Callable[[], Any], *, keep: bool = False) -> Shared[Any]:
     load
     (True, True)
     """
+    require_function(factory, "lazy() needs a function without arguments, not {!r}: for a coroutine use shared()")
+    return made_by(factory, keep=keep, again=True)
+
+
+def require_function(factory: object, message: str) -> None:
+    """Refuse what cannot be called, with a TypeError; close it if it is a coroutine."""
     if not callable(factory):
         if iscoroutine(factory):
             factory.close()
-        raise TypeError(f"lazy() needs a function without arguments, not {factory!r}: for a coroutine use shared()")
-    return made_by(factory, keep=keep)
+        raise TypeError(message.format(factory))
 
 
-def made_by(factory: Callable[[], Awaitable[T] | T], *, keep: bool) -> Shared[T]:
-    """`lazy`, for a function of either kind."""
+def made_by(factory: Callable[[], Awaitable[T] | T], *, keep: bool = False, again: bool = False) -> Shared[T]:
+    """One run of a function of either kind."""
     name = getattr(getattr(factory, "func", factory), "__name__", None)  # a partial has none of its own
-    return Shared(partial(_make, factory), keep=keep, again=True, name=name)
+    return Shared(partial(_make, factory), keep=keep, again=again, name=name)
 
 
 async def _make(factory: Callable[[], Awaitable[T] | T]) -> T:

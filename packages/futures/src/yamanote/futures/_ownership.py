@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Task, _get_running_loop
+from collections import Counter
 from collections.abc import Awaitable, Collection, Coroutine, Iterable
 from inspect import isawaitable
 from types import CoroutineType
@@ -101,7 +102,7 @@ def error_of(task: asyncio.Future[Any]) -> BaseException:
 def given(awaitables: tuple[Any, ...]) -> Iterable[Awaitable[Any]]:
     """What a combinator was called with: awaitables, or one iterable of them.
 
-    Raises TypeError, and closes all, if it can be told now that something in there cannot be awaited.
+    Raises TypeError or ValueError, and closes all, if it can be told now that something in there cannot be run.
     """
     if len(awaitables) == 1 and isinstance(awaitables[0], Iterable) and not isawaitable(awaitables[0]):
         source: Iterable[Awaitable[Any]] = awaitables[0]
@@ -113,10 +114,15 @@ def given(awaitables: tuple[Any, ...]) -> Iterable[Awaitable[Any]]:
 
 
 def require_limit(limit: int | None, awaitables: Iterable[Any]) -> None:
-    """Refuse a limit that is no count: ValueError. Closes `awaitables`, none of which has begun."""
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
+    """Refuse a limit that is no count: TypeError, ValueError. Closes `awaitables`, none of which has begun."""
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, int):
         close_rest(awaitables, awaitables)
-        raise ValueError(f"limit must be a whole number above 0, not {limit!r}")
+        raise TypeError(f"limit must be a whole number, or None for no limit, not {limit!r}")
+    if limit < 1:
+        close_rest(awaitables, awaitables)
+        raise ValueError(f"limit must be at least 1, or None for no limit, not {limit!r}")
 
 
 def close_rest(awaitables: Iterable[Any], unstarted: Iterable[Any]) -> None:
@@ -132,9 +138,15 @@ def close_unstarted(awaitables: Iterable[Any]) -> None:
             awaitable.close()
 
 
-def require_awaitables(awaitables: Iterable[Any]) -> None:
-    """Refuse all if one of them cannot be awaited, before any has begun. Raises TypeError."""
+def require_awaitables(awaitables: Collection[Any]) -> None:
+    """Refuse all if one of them cannot be run, before any has begun. Raises TypeError, ValueError."""
     for awaitable in awaitables:
         if type(awaitable) is not CoroutineType and not isawaitable(awaitable):
             close_unstarted(awaitables)
             raise TypeError(f"neither a coroutine nor another awaitable: {awaitable!r}")
+    if len(set(map(id, awaitables))) < len(awaitables):
+        # A future may well be waited for twice. Of a coroutine two tasks would each run a part.
+        for coroutine, times in Counter(one for one in awaitables if isinstance(one, Coroutine)).items():
+            if times > 1:
+                close_unstarted(awaitables)
+                raise ValueError(f"the same coroutine is given twice: {coroutine!r}")

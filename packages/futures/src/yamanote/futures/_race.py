@@ -28,8 +28,9 @@ async def race(*awaitables: Any) -> Any:
     it also tells who has won. Futures, tasks and join handles that are passed in are not ours: they go on when they
     lose.
 
-    Raises JoinError when the winner was cancelled by somebody else, ValueError for nothing to run, TypeError for what
-    cannot be awaited. **Cancel safety**: a cancelled call cancels all that it runs, and waits for them.
+    Raises JoinError when the winner was cancelled by somebody else, ValueError for nothing to run or a coroutine that
+    is given twice, TypeError for what cannot be awaited. **Cancel safety**: a cancelled call cancels all that it runs,
+    and waits for them.
 
     >>> from yamanote.futures import race
     >>> from yamanote.runtime import run
@@ -40,7 +41,7 @@ async def race(*awaitables: Any) -> Any:
     >>> run(race(after(60, "slow"), after(0, "fast")))
     'fast'
     """
-    tasks, winner = await run_together(given(awaitables), until=_finished)
+    tasks, winner = await run_together(given(awaitables), until=Task.done)
     if winner is None:
         raise ValueError("a race needs somebody to run")
     try:
@@ -75,10 +76,6 @@ async def race_ok(*awaitables: Any) -> Any:
     if not tasks:
         raise ValueError("a race needs somebody to run")
     raise group_of_errors([error_of(task) for task in tasks], len(tasks))
-
-
-def _finished(task: Task[Any]) -> bool:
-    return True
 
 
 def _succeeded(task: Task[Any]) -> bool:

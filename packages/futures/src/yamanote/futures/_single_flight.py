@@ -15,7 +15,7 @@ from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, final, overload
 from weakref import WeakValueDictionary
 
-from yamanote.futures._lazy import made_by
+from yamanote.futures._lazy import made_by, require_function
 from yamanote.futures._shared import Shared
 
 __all__ = ["SingleFlight", "single_flight"]
@@ -63,7 +63,7 @@ class SingleFlight(Generic[K, T]):
     their cancellation is raised when it has ended; who asks meanwhile begins anew.
 
     **Threads**: may be used from any number of loops. A run is on the loop of who began it; the others get the same
-    value. When that loop is closed before the end, they get JoinError.
+    value. When the program on that loop ends first, its tasks are cancelled, and they get JoinError.
 
     >>> async def main():
     ...     flights = SingleFlight()
@@ -92,12 +92,14 @@ class SingleFlight(Generic[K, T]):
 
         Raises what the run raises, the same error for all who wait for it, and JoinError when it was cancelled by
         somebody else. Raises RuntimeError where a run asks, in its own task, for its own key; what it asks for in other
-        tasks, as by `gather`, is not seen: that waits until it is cancelled.
+        tasks, as by `gather`, is not seen: that waits until it is cancelled. Raises TypeError for a factory that cannot
+        be called, and for a key that cannot be hashed.
         """
+        require_function(factory, "factory must be a function without arguments, not {!r}")
         with self._lock:
             flight = self._flights.get(key)
-            if flight is None or flight._is_over():
-                flight = self._flights[key] = made_by(factory, keep=False)
+            if flight is None or flight.is_abandoned() or flight.is_finished():
+                flight = self._flights[key] = made_by(factory)
         try:
             return await flight
         finally:
@@ -134,6 +136,9 @@ class _SingleFlightFunction(Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         return self._flights.run(self._key(args, kwargs), partial(self.__wrapped__, *args, **kwargs))
+
+    def __repr__(self) -> str:
+        return f"<single_flight of {self.__wrapped__!r}>"
 
     def forget(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Let calls with these arguments begin anew from now on; tell whether a run was in progress."""

@@ -20,8 +20,10 @@ T = TypeVar("T")
 def task_set(tasks: Mapping[str, Awaitable[T]] | None = None, /, **named: Awaitable[T]) -> TaskSet[T]:
     """Start coroutines as tasks, each under a name, to be taken with `select` as they finish.
 
-    Names that are no identifiers go into a mapping. Raises TypeError for what cannot be awaited, ValueError for a name
-    that is given twice, RuntimeError where no event loop runs; then none of them has been started.
+    In order, they run at once up to their first wait. Names that are no identifiers go into a mapping.
+
+    Raises TypeError for what cannot be awaited, ValueError for a name or a coroutine that is given twice, RuntimeError
+    where no event loop runs; then none of them has been started.
 
     >>> from yamanote.futures import select, task_set
     >>> from yamanote.runtime import run
@@ -43,16 +45,20 @@ def task_set(tasks: Mapping[str, Awaitable[T]] | None = None, /, **named: Awaita
     """
     given = tasks or {}
     awaitables = {**given, **named}
-    result: TaskSet[T] = TaskSet()
     try:
         if len(awaitables) < len(given) + len(named):
             raise ValueError(f"named twice: {', '.join(repr(name) for name in given if name in named)}")
         require_awaitables(awaitables.values())
-        for name, awaitable in awaitables.items():
-            result.spawn(name, awaitable)
     except BaseException:
-        # What can fail now, the lack of a loop, fails for the first of them: none has been started.
         close_unstarted([*given.values(), *named.values()])
+        raise
+    result: TaskSet[T] = TaskSet()
+    unstarted = iter(awaitables.items())
+    try:
+        for name, awaitable in unstarted:
+            result.spawn(name, awaitable)
+    except BaseException:  # there is no loop; or the first step of one has stopped the program
+        close_unstarted(awaitable for _, awaitable in unstarted)
         raise
     return result
 
@@ -74,10 +80,11 @@ class TaskSet(Generic[T]):
 
     def __init__(self) -> None:
         self._queue: CompletionQueue[str, T] = CompletionQueue()
-        self._tasks: dict[str, asyncio.Task[T]] = {}
+        # Whom `cancel` asks: nobody while the task is in its first step, nor when it has ended with that.
+        self._tasks: dict[str, asyncio.Task[T] | None] = {}
 
     def spawn(self, name: str, awaitable: Awaitable[T]) -> None:
-        """Start `awaitable` under `name`; also while others select from the set.
+        """Start `awaitable` under `name`; also while others select from the set. It runs at once up to its first wait.
 
         Raises ValueError when a task of this name has not been taken yet, TypeError for what cannot be awaited,
         RuntimeError after `aclose`.
@@ -85,14 +92,23 @@ class TaskSet(Generic[T]):
         if name in self._tasks:
             close_unstarted([awaitable])
             raise ValueError(f"there is a task named {name!r} already")
-        self._tasks[name] = self._queue.add(awaitable, name, name=name)
+        self._tasks[name] = None
+        try:
+            task = self._queue.add(awaitable, name, name=name, eager=True)
+        except BaseException:
+            del self._tasks[name]
+            raise
+        if not task.done():  # else somebody in another thread may have taken it already
+            self._tasks[name] = task
 
     update = spawn
     """Kioto's name for it."""
 
     def cancel(self, name: str) -> None:
         """Ask the task `name` to stop. When it has, `select` raises its JoinError. Raises KeyError for no such task."""
-        self._tasks[name].cancel()
+        task = self._tasks[name]
+        if task is not None:
+            task.cancel()
 
     def cancel_all(self) -> None:
         """Ask every task that still runs to stop. Does not wait; see `aclose`."""

@@ -152,7 +152,9 @@ def _is_forsaken(waiter: TaskWaiter[Any] | ThreadWaiter[Any]) -> bool:
     if not waiter.is_waiting():
         return True
     # A party that is waiting shows as a task, or as a thread.
-    return isinstance(waiter, TaskWaiter) and not getattr(waiter.future, "_callbacks", True)
+    if not isinstance(waiter, TaskWaiter):
+        return False
+    return waiter._future is None or not getattr(waiter._future, "_callbacks", True)
 
 
 def _is_certain(thing: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from yamanote.runtime import Clock
 from yamanote.testing._leaks import Inventory, LeakError
 from yamanote.testing._settings import Settings, settings
 from yamanote.time import VirtualClock
@@ -76,7 +77,10 @@ def no_leaks() -> None:
 
 @pytest.fixture
 def virtual_clock() -> VirtualClock:
-    """The clock that an async test runs on: time passes as soon as there is nothing else to do."""
+    """The clock that an async test runs on: time passes as soon as there is nothing else to do.
+
+    A fixture of that name in a conftest.py may return another `yamanote.runtime.Clock`.
+    """
     return VirtualClock()
 
 
@@ -99,7 +103,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     @wraps(function)
     async def inside(*args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
-            if isinstance(clock, VirtualClock):  # or somebody has a fixture of that name, which is none of ours
+            if isinstance(clock, Clock):  # or somebody has a fixture of that name, which is none of ours
                 stack.enter_context(clock.patch_loop())
             stack.enter_context(_checking(checked))
             return await function(*args, **kwargs)

@@ -13,6 +13,7 @@ from yamanote.time._interval import repeat_periodically as repeat_periodically
 from yamanote.time._rate_limiter import RateLimiter as RateLimiter
 from yamanote.time._retry import retry as retry
 from yamanote.time._schedule import Schedule as Schedule
+from yamanote.time._sleep import Sleep as Sleep
 from yamanote.time._sleep import sleep as sleep
 from yamanote.time._sleep import sleep_until as sleep_until
 from yamanote.time._ticker import MissedTickBehavior as MissedTickBehavior
@@ -34,6 +35,7 @@ __all__ = [
     "MissedTickBehavior",
     "RateLimiter",
     "Schedule",
+    "Sleep",
     "Timer",
     "TimerDelayPolicy",
     "VirtualClock",

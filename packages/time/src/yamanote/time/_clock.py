@@ -49,6 +49,11 @@ class Instant(float):
 
     __slots__ = ()
 
+    @classmethod
+    def now(cls) -> Instant:
+        """The present moment: what `instant` returns, by the name that it has in Rust."""
+        return cls(get_running_loop().time())
+
     def elapsed(self) -> float:
         """Seconds since this moment; negative when it is still to come."""
         return get_running_loop().time() - self
@@ -64,7 +69,7 @@ class Instant(float):
     @overload
     def __sub__(self, other: float) -> Instant: ...
     def __sub__(self, other: float) -> float:
-        difference = float(self) - float(other)
+        difference = float(self) - other
         return difference if isinstance(other, Instant) else Instant(difference)
 
     def __repr__(self) -> str:
@@ -72,11 +77,20 @@ class Instant(float):
 
 
 def require_seconds(name: str, seconds: float) -> None:
-    """Refuse what is no number of seconds: raises TypeError, or ValueError for nan, with the argument's name."""
+    """Refuse what is no number of seconds: raises TypeError or ValueError, with the argument's name.
+
+    An int or a float, that is. Others can be added to the time as well, but some of them take it with them: the sum of
+    a clock and a NumPy `float32` is no more exact than to some milliseconds.
+    """
     if not isinstance(seconds, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
-    if seconds != seconds:  # nan
-        raise ValueError(f"{name} must be a number of seconds, not nan")
+        advice = ": call its total_seconds()" if hasattr(seconds, "total_seconds") else ""
+        raise TypeError(f"{name} must be a number of seconds, not {type(seconds).__name__}{advice}")
+    try:
+        if not math.isnan(seconds):
+            return
+    except OverflowError:
+        raise ValueError(f"{name} must be a number of seconds that a float can hold") from None
+    raise ValueError(f"{name} must be a number of seconds, not nan")
 
 
 def require_finite(name: str, seconds: float) -> None:

@@ -141,8 +141,8 @@ class Interval(Ticker):
 def require_period(name: str, seconds: float) -> None:
     """Refuse what is no length of time between two ticks: raises TypeError and ValueError with the argument's name."""
     require_finite(name, seconds)
-    if seconds <= 0:
-        raise ValueError(f"{name} must be positive, not {seconds!r}")
+    if seconds < 1e-9:  # no clock is finer, and a schedule could not tell one of its instants from the next
+        raise ValueError(f"{name} must be at least a nanosecond, not {seconds!r}")
 
 
 def require_behavior(missed: MissedTickBehavior) -> None:

@@ -42,14 +42,15 @@ class Outside:
 
     def at_work(self) -> list[str]:
         """All who are doing something, in words."""
-        self._calls = [call for call in self._calls if not call.is_over()]
-        self._processes = [process for process in self._processes if process.get_returncode() is None]
-        calls = [*busy_calls(self._loop), *(call.name for call in self._calls if call.is_busy())]
-        return [
-            *(f"the call of {name} in a thread" for name in calls),
-            *(f"the process {process.get_pid()}" for process in self._processes),
-            *("a block of hold()" for _ in list(self._holds)),
-        ]
+        # Asked before every jump, when mostly there is nobody.
+        busy = [f"the call of {name} in a thread" for name in busy_calls(self._loop)]
+        if self._calls:
+            self._calls = [call for call in self._calls if not call.is_over()]
+            busy += [f"the call of {call.name} in a thread" for call in self._calls if call.is_busy()]
+        if self._processes:
+            self._processes = [process for process in self._processes if process.get_returncode() is None]
+            busy += [f"the process {process.get_pid()}" for process in self._processes]
+        return busy + ["a block of hold()"] * len(self._holds)
 
     def watched(self) -> list[int]:
         """The file descriptors that the loop watches, for the program."""

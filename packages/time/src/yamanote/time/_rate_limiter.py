@@ -2,7 +2,7 @@
 
 Invariant: in any t seconds at most burst + rate * t permits are handed out, and none of those due is lost: a party that
 gives up hands its permits back. Whoever is at the front of the queue is served first, however much it wants. A timer is
-armed only while somebody is parked: one, on the loop of whoever is at the front.
+armed only while somebody is parked: one, on the loop of whoever is at the front. A plain thread there is its own timer.
 
 The bucket is two numbers: when it was last full, and how many permits have been taken since. It is full again at
 origin + taken * per / rate: computed, not added up, so that nothing drifts.
@@ -10,14 +10,16 @@ origin + taken * per / rate: computed, not added up, so that nothing drifts.
 
 from __future__ import annotations
 
+from _thread import TIMEOUT_MAX, allocate_lock
 from asyncio import AbstractEventLoop, TimerHandle, _get_running_loop, get_running_loop
 from collections import deque
 from collections.abc import Generator
 from functools import partial
 from math import inf
+from time import monotonic
 from typing import Any, final
 
-from yamanote.runtime import BUDGET, CriticalSection, Waiter, park, yield_now
+from yamanote.runtime import BUDGET, CriticalSection, Waiter, park, refuse_loop_thread, yield_now
 from yamanote.time._ticker import LATE
 
 __all__ = ["RateLimiter"]
@@ -39,8 +41,9 @@ class RateLimiter:
     The queue is first in, first out *including weights*: a party that wants many permits is not overtaken by those
     behind it that want few. A `select` takes a limiter as a branch, for one permit, and also `acquire_many(count)`.
 
-    **Threads:** for tasks of any event loop, several at a time if they share one clock, as those of a runtime do. It
-    cannot be waited for from a plain thread. Needs no running loop to be made.
+    **Threads:** for tasks of any event loop, several at a time if they share one clock, as those of a runtime do; and
+    for plain threads, which go by `time.monotonic`, the clock of every loop that has none of its own. All wait in one
+    queue. Needs no running loop to be made.
 
     Raises ValueError for a rate or a time that is not positive and finite, or a burst below 1; TypeError for what is no
     number.
@@ -91,8 +94,15 @@ class RateLimiter:
         """
         await self._acquire(1)
 
+    def blocking_acquire(self, timeout: float | None = None) -> None:
+        """`acquire`, for plain threads: blocks for at most `timeout` seconds, then raises TimeoutError.
+
+        Raises RuntimeError in a thread that runs an event loop.
+        """
+        self._blocking_acquire(1, timeout)
+
     def acquire_many(self, count: int) -> Acquire:
-        """Take `count` permits, all at once: await it, or select over it.
+        """Take `count` permits, all at once: await it, select over it, or call its `blocking_acquire` in a thread.
 
         As `acquire` otherwise. Raises ValueError when `count` is less than 1, or more than the burst, which would never
         be due.
@@ -102,10 +112,9 @@ class RateLimiter:
     def try_acquire(self, count: int = 1) -> bool:
         """Take `count` permits if they are due and nobody waits; tell whether it worked.
 
-        Raises ValueError as `acquire_many` does, RuntimeError where no event loop runs.
+        Any thread may call it. Raises ValueError as `acquire_many` does.
         """
-        self._require_possible(count)
-        return self._try_acquire(count, get_running_loop())
+        return self._try_acquire(self._require_possible(count), _get_running_loop())
 
     def register(self, waiter: Waiter[Any], /) -> None:
         """Queue for one permit. See `yamanote.runtime.Selectable`. Raises RuntimeError where no event loop runs."""
@@ -122,22 +131,39 @@ class RateLimiter:
         )
 
     async def _acquire(self, need: int) -> None:
-        if self._budget == 0:
-            self._budget = BUDGET
+        if not (left := self._budget):
+            self._budget = left = BUDGET
             await yield_now()
         if self._try_acquire(need, get_running_loop()):
-            self._budget -= 1
+            self._budget = left - 1  # not one less than it is now: other loops count as well, and it would miss zero
             return
         self._budget = BUDGET
         await park(Acquire(self, need))
 
-    def _try_acquire(self, need: int, loop: AbstractEventLoop) -> bool:
+    def _blocking_acquire(self, need: int, timeout: float | None) -> None:
+        refuse_loop_thread(timeout)
+        if self._try_acquire(need, None):
+            return
+        end = inf if timeout is None else monotonic() + timeout
+        sleeper = _Sleeper(need)
+        try:
+            self._section.do(partial(self._enlist, sleeper))
+            while not sleeper.settled:
+                if monotonic() >= end:
+                    raise TimeoutError(f"no permit within {timeout} seconds")
+                sleeper.sleep(end)
+                self._section.do(self._serve)
+        except BaseException:  # KeyboardInterrupt, too
+            self.withdraw(sleeper)
+            raise
+
+    def _try_acquire(self, need: int, loop: AbstractEventLoop | None) -> bool:
         with self._section:
             if self._waiters:  # those who are still there are before us
                 self._serve()
             if self._waiters:
                 return False
-            now = loop.time()
+            now = _now(loop)
             self._refill(now)
             if self._due(need) > now:
                 return False
@@ -145,7 +171,10 @@ class RateLimiter:
             return True
 
     def _register(self, waiter: Waiter[Any], need: int) -> None:
-        waiter.operation = _Place(need, get_running_loop())
+        waiter.operation = place = _Place(need)
+        place.loop = _get_running_loop()
+        if place.loop is None:
+            raise RuntimeError("no event loop runs here: in a plain thread a RateLimiter has blocking_acquire()")
         self._section.run(partial(self._enlist, waiter))
 
     # ------------------------------------------------------------------ in the section
@@ -165,7 +194,7 @@ class RateLimiter:
 
     def _enlist(self, waiter: Waiter[Any]) -> None:
         if not self._waiters:
-            self._refill(waiter.operation.loop.time())
+            self._refill(_now(waiter.operation.loop))
         self._waiters.append(waiter)
         self._serve()
 
@@ -188,14 +217,17 @@ class RateLimiter:
         while waiters:
             waiter = waiters[0]
             place: _Place = waiter.operation
-            now = place.loop.time()
+            now = _now(place.loop)
             if not 0 <= now - self._full() <= LATE:  # what is due just now goes on by the schedule, though a bit late
                 self._refill(now)
             due = self._due(place.need)
             if not waiter.is_waiting():
                 waiters.popleft()
             elif due > now:
-                if self._wake_at(due, place.loop):
+                if isinstance(waiter, _Sleeper):
+                    waiter.look_at(due)
+                    break
+                if place.loop is not None and self._wake_at(due, place.loop):
                     return
             else:
                 waiters.popleft()
@@ -255,6 +287,10 @@ class Acquire:
     def __await__(self) -> Generator[Any, None, None]:
         return self._limiter._acquire(self._need).__await__()
 
+    def blocking_acquire(self, timeout: float | None = None) -> None:
+        """Take the permits in a plain thread, as `RateLimiter.blocking_acquire` takes one."""
+        self._limiter._blocking_acquire(self._need, timeout)
+
     def register(self, waiter: Waiter[Any], /) -> None:
         """Queue for the permits. See `yamanote.runtime.Selectable`."""
         self._limiter._register(waiter, self._need)
@@ -272,10 +308,46 @@ class _Place:
 
     __slots__ = ("loop", "need", "origin")
 
-    def __init__(self, need: int, loop: AbstractEventLoop) -> None:
+    loop: AbstractEventLoop | None
+    """None for a plain thread."""
+
+    def __init__(self, need: int) -> None:
+        self.loop = None
         self.need = need
-        self.loop = loop
         self.origin = inf
+
+
+class _Sleeper(Waiter[None]):
+    """A plain thread that is parked. Whoever serves tells it when to look again, once it is at the front."""
+
+    __slots__ = ("_bell", "_due")
+
+    def __init__(self, need: int) -> None:
+        super().__init__([None])
+        self.operation = _Place(need)
+        # No `threading.Event`: a finalizer may ring in the middle of this very thread's wait, and would block for ever.
+        self._bell = allocate_lock()
+        self._bell.acquire()
+        self._due = inf
+
+    def look_at(self, due: float) -> None:
+        if due != self._due:
+            self._due = due
+            self._wake()
+
+    def sleep(self, end: float) -> None:
+        """Until it is to look again, or `end`, or it has been served; or less."""
+        self._bell.acquire(timeout=min(max(0.0, min(self._due, end) - monotonic()), TIMEOUT_MAX))
+
+    def _wake(self) -> None:
+        try:
+            self._bell.release()
+        except RuntimeError:
+            pass  # it has rung, and nobody has looked since
+
+
+def _now(loop: AbstractEventLoop | None) -> float:
+    return monotonic() if loop is None else loop.time()
 
 
 def _require_positive(name: str, number: float) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from asyncio import get_running_loop
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from functools import wraps
 from time import monotonic
 from time import sleep as sleep_in_thread
@@ -29,12 +30,18 @@ def retry(schedule: Schedule, *, on: Condition = Exception) -> Callable[[Callabl
     Other errors are raised at once. When the schedule has ended the error of the last attempt is raised, as it is.
 
     Each call begins the schedule anew. An async function waits on the clock of its loop. A plain function blocks its
-    thread, and raises RuntimeError in a thread that runs an event loop.
+    thread, and raises RuntimeError in a thread that runs an event loop; one that only returns an awaitable needs an
+    async function around it.
+
+    Of an async generator function the iteration is retried: when it fails the function is called once more, and what
+    that yields comes next, so begin where the last one ended, or items come twice. Each item that comes begins the
+    schedule anew. The result is to be iterated: errors that are thrown into it are not retried, and values that are
+    sent do not reach the function.
 
     **Cancel safety**: that of the function; a call that is cancelled between two attempts makes no other.
 
-    Raises TypeError for what is no schedule, no condition, no function, or a generator function, whose errors do not
-    come from the call.
+    Raises TypeError for what is no schedule, no condition, no function, or a plain generator function, whose errors do
+    not come from the call.
 
     >>> answers = iter([OSError("busy"), OSError("busy"), 42])
     >>> @retry(Schedule.fixed(0.001).retries(5), on=OSError)
@@ -53,9 +60,11 @@ def retry(schedule: Schedule, *, on: Condition = Exception) -> Callable[[Callabl
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         if not callable(function):
             raise TypeError(f"retry() needs a function, not {function!r}")
-        if _is_any(function, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        if _is_a(inspect.isgeneratorfunction, function):
             raise TypeError(f"retry() needs a function whose call can fail, not {function!r}, a generator function")
-        if _is_any(function, inspect.iscoroutinefunction):
+        if _is_a(inspect.isasyncgenfunction, function):
+            return _retried_stream(schedule, is_worth_it, function)
+        if _is_a(inspect.iscoroutinefunction, function):
             return _retried(schedule, is_worth_it, function)
         return _retried_in_thread(schedule, is_worth_it, function)
 
@@ -67,15 +76,39 @@ def _retried(
 ) -> Callable[P, Any]:
     @wraps(function)
     async def retried(*args: P.args, **kwargs: P.kwargs) -> Any:
-        time = get_running_loop().time
-        run, start = schedule.begin(), time()
+        delay_after = _begin(schedule, is_worth_it, get_running_loop().time)
         while True:
             try:
                 return await function(*args, **kwargs)
             except Exception as error:
-                if not is_worth_it(error) or (delay := run(time() - start)) is None:
+                if (delay := delay_after(error)) is None:
                     raise
             await sleep(delay)  # out here: what is raised meanwhile has nothing to do with the error
+
+    return retried
+
+
+def _retried_stream(
+    schedule: Schedule, is_worth_it: Callable[[Exception], bool], function: Callable[P, Any]
+) -> Callable[P, Any]:
+    @wraps(function)
+    async def retried(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, None]:
+        time = get_running_loop().time
+        delay_after = _begin(schedule, is_worth_it, time)
+        while True:
+            async with aclosing(function(*args, **kwargs)) as items:
+                while True:
+                    try:
+                        item = await anext(items)
+                    except StopAsyncIteration:
+                        return
+                    except Exception as error:
+                        if (delay := delay_after(error)) is None:
+                            raise
+                        break
+                    yield item  # out here: what is thrown in is no failure of the function
+                    delay_after = _begin(schedule, is_worth_it, time)
+            await sleep(delay)
 
     return retried
 
@@ -86,28 +119,36 @@ def _retried_in_thread(
     @wraps(function)
     def retried(*args: P.args, **kwargs: P.kwargs) -> T:
         refuse_loop_thread()
-        run, start = schedule.begin(), monotonic()  # a thread that may block has no loop to ask
+        delay_after = _begin(schedule, is_worth_it, monotonic)  # a thread that may block has no loop to ask
         while True:
             try:
                 return function(*args, **kwargs)
             except Exception as error:
-                if not is_worth_it(error) or (delay := run(monotonic() - start)) is None:
+                if (delay := delay_after(error)) is None:
                     raise
             sleep_in_thread(delay)
 
     return retried
 
 
+def _begin(
+    schedule: Schedule, is_worth_it: Callable[[Exception], bool], time: Callable[[], float]
+) -> Callable[[Exception], float | None]:
+    """Begin a run of the schedule: a function from an error to the delay after it, or None when it is to be raised."""
+    run, start = schedule.begin(), time()
+    return lambda error: run(time() - start) if is_worth_it(error) else None
+
+
 def _condition(on: Condition) -> Callable[[Exception], bool]:
     kinds = on if isinstance(on, tuple) else (on,)
     if all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
         return lambda error: isinstance(error, kinds)  # type: ignore[arg-type]
-    if isinstance(on, (type, tuple)) or not callable(on):  # such as CancelledError, which is nobody's failure
-        raise TypeError(f"on must be a subclass of Exception, a tuple of them, or a function, not {on!r}")
+    # CancelledError is nobody's failure, and the coroutine of an async function is always true.
+    if isinstance(on, (type, tuple)) or not callable(on) or _is_a(inspect.iscoroutinefunction, on):
+        raise TypeError(f"on must be a subclass of Exception, a tuple of them, or a plain function, not {on!r}")
     return on
 
 
-def _is_any(function: Callable[..., Any], *kinds: Callable[[Any], bool]) -> bool:
-    """Whether it, or what calling it as an object calls, is of one of the kinds."""
-    call = getattr(function, "__call__", None)  # noqa: B004  # not whether, but what
-    return any(kind(function) or kind(call) for kind in kinds)
+def _is_a(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
+    """Whether it is of this kind, or an object that is called by a method of this kind."""
+    return kind(function) or kind(type(function).__call__)

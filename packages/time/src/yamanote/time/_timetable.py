@@ -1,7 +1,8 @@
 """Timetable: what falls due at some time, the parties that wait for it, and the one timer that wakes them.
 
-Invariant: parties are served first in, first out, as soon as something is due and never before; a timer is armed
-exactly while somebody is parked and something is to come; what a party gives back goes to who is next.
+Invariant: parties are served first in, first out, as soon as something is due and never before; while somebody is
+parked and something is to come, one timer is armed, for that moment or an earlier one, when it looks again; what a
+party gives back goes to who is next.
 
 It is on one loop at a time: that of those who wait. While nobody does, any loop may use it.
 """
@@ -12,7 +13,9 @@ import math
 from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, TimerHandle, _get_running_loop, get_running_loop
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+from weakref import ref
 
 from yamanote.runtime import Waiter
 
@@ -22,14 +25,15 @@ T = TypeVar("T")
 
 
 class Timetable(ABC, Generic[T]):
-    """What a ticker and a delay queue have in common. Each says what is due when, and how it is handed over."""
+    """What tickers, delay queues and sleeps have in common. Each says what is due when, and how it is handed over."""
 
-    __slots__ = ("_loop", "_serving", "_timer", "_waiters")
+    __slots__ = ("__weakref__", "_armed_for", "_loop", "_serving", "_timer", "_waiters")
 
     def __init__(self) -> None:
         self._waiters: deque[Waiter[T]] = deque()
         self._loop: AbstractEventLoop | None = None
         self._timer: TimerHandle | None = None
+        self._armed_for = math.inf  # no timer
         self._serving = False
 
     @abstractmethod
@@ -47,11 +51,17 @@ class Timetable(ABC, Generic[T]):
     def register(self, waiter: Waiter[Any], /) -> None:
         """Queue for what is due next. Raises RuntimeError outside of a loop, or while tasks of another one wait."""
         loop = get_running_loop()
-        self._require_loop()
-        self._loop = loop
+        if loop is not self._loop:
+            self._require_loop()
+            self._disarm()
+            self._loop = loop
         self._waiters.append(waiter)
         if len(self._waiters) == 1:
-            self._serve(loop.time())
+            now = loop.time()
+            if (due := self._next_due(now)) > now:
+                self._arm(due)
+            else:
+                self._serve(now)
 
     def withdraw(self, waiter: Waiter[Any], /) -> None:
         if waiter.settled:
@@ -60,7 +70,7 @@ class Timetable(ABC, Generic[T]):
         elif waiter in self._waiters:  # not skipped as dead in the meantime
             self._waiters.remove(waiter)
             if not self._waiters:
-                self._disarm()
+                self._rest()
 
     def _require_loop(self) -> None:
         """Refuse the callers of other loops while somebody waits: the timer can be touched on its own loop only."""
@@ -78,45 +88,66 @@ class Timetable(ABC, Generic[T]):
         if self._serving:
             return  # a party was thrown away in the middle of the loop below, and gave something back: that looks again
         waiters = self._waiters
+        due = math.inf
         self._serving = True
         try:
-            while waiters and self._next_due(now) <= now:
+            while waiters and (due := self._next_due(now)) <= now:
                 waiter = waiters.popleft()
                 if waiter.claim():
                     self._hand_over(waiter, now)
         finally:
             self._serving = False
         if waiters:
-            self._arm(self._next_due(now))
-        else:
-            self._disarm()
+            self._arm(due)
+        elif self._timer is not None:
+            self._rest()
 
     def _arm(self, due: float) -> None:
         if due == math.inf:
-            self._disarm()  # a loop that has nothing else to do must not seem to wait for it
-            return
-        if self._timer is not None:
-            if self._timer.when() <= due:
-                return  # it looks again when it fires: what is put off all the time costs no timers
-            self._timer.cancel()
-        assert self._loop is not None
-        self._timer = self._loop.call_at(due, self._fire, due)
+            self._rest()
+        elif due < self._armed_for:  # else it looks again when it fires: what is put off all the time costs no timers
+            if self._timer is not None:
+                self._disarm()
+            assert self._loop is not None
+            self._armed_for = due
+            # The timer keeps alive who waits, and he what he waits for. What nobody waits for it must not keep alive.
+            self._timer = self._loop.call_at(due, _fire, ref(self), self._waiters, due)
+
+    def _rest(self) -> None:
+        """Nobody waits, or nothing is to come: a loop that has nothing else to do must not seem to wait for it."""
+        self._disarm()
 
     def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _fire(self, due: float) -> None:
-        self._timer = None
+        timer = self._timer
+        if timer is None:
+            return
+        self._forget_timer()
         assert self._loop is not None
-        # A loop may call a timer early by the resolution of its clock; what is due is due all the same.
-        self._serve(max(self._loop.time(), due))
+        if self._loop is _get_running_loop():
+            timer.cancel()
+            return
+        try:
+            self._loop.call_soon_threadsafe(timer.cancel)
+        except RuntimeError:  # closed: it will never fire
+            pass
+
+    def _forget_timer(self) -> None:
+        self._timer = None
+        self._armed_for = math.inf
 
     def _is_abandoned(self) -> bool:
         """Whether the loop of those who wait has been closed: then they are forgotten, for they will never run."""
         if self._loop is not None and not self._loop.is_closed():
             return False
         self._waiters.clear()
-        self._timer = None
         return True
+
+
+def _fire(reference: Callable[[], Timetable[Any] | None], _kept: deque[Waiter[Any]], due: float) -> None:
+    table = reference()
+    loop = get_running_loop()
+    if table is None or table._loop is not loop:  # it has gone, or gone to another loop
+        return
+    table._forget_timer()
+    # A loop may call a timer early by the resolution of its clock; what is due is due all the same.
+    table._serve(max(loop.time(), due))

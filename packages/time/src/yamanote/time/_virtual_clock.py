@@ -1,12 +1,8 @@
 """Virtual clock: time that stands still while anything happens, and jumps when nothing does.
 
 Invariant: time moves only by jumps, each exactly to the moment of the next timer, and only when the loop has nothing to
-run, nothing has arrived for it, and no thread or process that it gave work to is at it. On its loop it goes on from the
-time that it finds, and the loop goes on from the time that it leaves, so that nobody ever sees time go back.
-
-A selector loop asks three things of the world: what time it is, what has arrived (`selector.select`, which is also how
-it sleeps), and work done outside. The clock answers in their place, through attributes of that one loop and that one
-selector; other loops, and the classes, are left alone.
+run, nothing has arrived for it, and no thread or process that it gave work to is at it. Timers of the same moment fire
+in the order in which they were made.
 """
 
 from __future__ import annotations
@@ -16,17 +12,20 @@ import gc
 import logging
 import math
 import threading
-from asyncio import AbstractEventLoop, Future, SelectorEventLoop
+from asyncio import Future
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, final
+from itertools import count
+from typing import Any, TypeVar, final
 
-from yamanote.runtime import dump
+from yamanote.runtime import Clock, EventLoop, dump
 from yamanote.time._clock import require_finite
 from yamanote.time._outside import Outside, is_listening
 
 __all__ = ["DeadlockError", "VirtualClock"]
+
+T = TypeVar("T")
 
 _GLANCE = 0.01
 """Real seconds until the clock looks again whether those who work have ended, or have begun to wait for the loop."""
@@ -53,12 +52,13 @@ class DeadlockError(RuntimeError):
 
 
 @final
-class VirtualClock:
+class VirtualClock(Clock):
     """A clock for tests: a year passes in milliseconds, in the order in which it would have.
 
-    ``with VirtualClock().patch_loop():`` puts it on the running loop; `loop_factory` makes a loop that has it from the
-    beginning. All that asks the loop for the time follows: `sleep`, `timeout` and `interval`, `asyncio.sleep` and
-    `asyncio.timeout`, `loop.call_later`. `time.monotonic()` and other loops do not.
+    ``run(main(), clock=VirtualClock())`` runs a program on it; ``with VirtualClock().patch_loop():`` puts it on the
+    running loop. All that asks the loop for the time follows: `sleep`, `timeout` and `interval`, `asyncio.sleep` and
+    `asyncio.timeout`, `loop.call_later`. `time.monotonic()`, other loops, and the `timeout=` of calls that block a
+    plain thread do not.
 
     When the program has nothing to do, time jumps to the next timer. It stands still, and the clock waits for real,
 
@@ -74,70 +74,42 @@ class VirtualClock:
     the program, out of `run` or `run_until_complete`, and cancels the task that has put the clock on. While other
     threads are alive they get a second to call in.
 
-    With ``autojump=False`` time moves by `advance` alone.
+    With ``autojump=False`` time moves by `advance` alone. The attribute `autojump` may be changed at any time, in the
+    thread of the loop.
 
     Raises ValueError and TypeError for a `silence` that is no number of seconds. A clock serves one loop at a time.
 
     >>> async def main():
-    ...     with VirtualClock().patch_loop() as clock:
+    ...     with VirtualClock().patch_loop():
     ...         await sleep(365 * 24 * 3600)
-    ...         return clock.virtual_time()
+    ...         return asyncio.get_running_loop().time()
     >>> run(main())
     31536000.0
     """
+
+    autojump: bool
+    """Whether time jumps when there is nothing to do, or moves by `advance` alone."""
 
     def __init__(self, *, autojump: bool = True, silence: float = 0.02) -> None:
         require_finite("silence", silence)
         if silence < 0:
             raise ValueError(f"silence must not be negative, but it is {silence!r}")
-        self._autojump = autojump
+        self.autojump = autojump
         self._silence = silence
         self._holds: list[None] = []
-        self._now = self._start = 0.0
+        self._now = self._began = 0.0
         self._advance: tuple[float, Future[None]] | None = None
         # As long as it is on a loop:
-        self._loop: Any = None
         self._outside: Outside
         self._owner: asyncio.Task[Any] | None = None
-        self._own_time: Callable[[], float]
-        self._undo = ExitStack()
+        self._real_time: Callable[[], float]
         # While nothing happens:
         self._still_since: float | None = None
         self._collected = False
 
-    def patch_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[VirtualClock]:
-        """A context manager that puts this clock on `loop`, by default the running one, for the time of the block.
-
-        Time goes on from where it is, on entering and on leaving: timers that were there before, or are left behind,
-        fire after as many seconds as they have to go. Work that threads and processes have begun before is not seen,
-        except for `spawn_blocking`.
-
-        Raises TypeError for a loop whose selector cannot be replaced, such as uvloop's; RuntimeError for a loop that
-        has a virtual clock already, or runs in another thread, for a clock that is on a loop, and where none runs.
-        """
-        loop = loop or asyncio.get_running_loop()
-        self._require_free(loop)
-        if loop.is_running() and asyncio._get_running_loop() is not loop:
-            raise RuntimeError("this loop runs in another thread: the clock has to be put on in there")
-        return self._patched(loop)
-
-    def loop_factory(self) -> SelectorEventLoop:
-        """A new event loop on this clock, whose time begins at 0: ``run(main(), loop_factory=clock.loop_factory)``.
-
-        Raises RuntimeError when this clock is on another loop that has not been closed.
-        """
-        loop = SelectorEventLoop()
-        try:
-            self._require_free(loop)
-        except BaseException:
-            loop.close()
-            raise
-        self._attach(loop, 0.0)
-        return loop
-
     def virtual_time(self) -> float:
         """Seconds that have passed on this clock since it was put on its loop."""
-        return self._now - self._start
+        return self._now - self._began
 
     async def advance(self, seconds: float) -> None:
         """Let so many seconds pass: everything that falls due in them happens, in order, and what follows from it.
@@ -163,7 +135,7 @@ class VirtualClock:
         if seconds < 0:
             raise ValueError(f"seconds must not be negative, but it is {seconds!r}")
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        if loop is not self.loop:
             raise RuntimeError("this clock is not on the running loop: see patch_loop()")
         if self._advance is not None:
             raise RuntimeError("another task is advancing this clock")
@@ -198,78 +170,43 @@ class VirtualClock:
         finally:
             self._holds.pop()
 
-    # ------------------------------------------------------------------ on a loop, and off
+    # ------------------------------------------------------------------ what the loop asks
 
-    def _require_free(self, loop: AbstractEventLoop) -> None:
-        if not isinstance(loop, SelectorEventLoop):
-            raise TypeError(
-                f"a virtual clock needs asyncio's selector loop, and {type(loop).__module__}.{type(loop).__qualname__} "
-                "is none: run the test on an asyncio.SelectorEventLoop, or with loop_factory=clock.loop_factory"
-            )
-        if isinstance(getattr(vars(loop).get("time"), "__self__", None), VirtualClock):
-            raise RuntimeError("this loop has a virtual clock already")
-        if self._loop is not None and not self._loop.is_closed():
-            raise RuntimeError("this clock is on a loop already: each loop needs one of its own")
-
-    @contextmanager
-    def _patched(self, loop: AbstractEventLoop) -> Iterator[VirtualClock]:
-        self._require_free(loop)
-        self._attach(loop, math.ceil(loop.time() * _GRAIN) / _GRAIN)
-        if loop.is_running():
-            self._owner = asyncio.current_task()
-        try:
-            yield self
-        finally:
-            self._detach()
-
-    def _attach(self, loop: Any, start: float) -> None:
-        self._loop = loop
+    def start(self, moment: float) -> None:
+        """It is being put on a loop."""
+        loop: Any = self.loop
+        self._real_time = loop.time
+        self._owner = asyncio.current_task() if loop.is_running() else None
         self._outside = Outside(loop, self._holds)
-        self._own_time = loop.time
-        self._replace(loop._selector, "select", partial(self._select, loop._selector.select))
-        self._replace(loop, "time", self._time)
-        self._replace(loop, "_clock_resolution", loop._clock_resolution)
         for name, method in self._outside.methods.items():
             self._replace(loop, name, method)
-        self._start = start
-        self._set_time(start)
+        if not isinstance(loop, EventLoop):  # whose timers are in order
+            self._replace(loop, "call_at", partial(_call_at, loop.call_at, count()))
+        self._advance = None
+        self._began = math.ceil(moment * _GRAIN) / _GRAIN
+        self._set_time(self._began)
 
-    def _detach(self) -> None:
-        loop, own_time = self._loop, self._own_time
-        self._undo.close()
-        if isinstance(own_time, _Continued):  # it has been on a virtual clock before
-            own_time = own_time.own_time
-        vars(loop)["time"] = _Continued(own_time, self._now - own_time())
-        self._loop = self._owner = None
+    def stop(self) -> None:
+        """It has been taken off."""
+        self._owner = None
         if self._advance is not None and not self._advance[1].done():
             self._advance[1].set_exception(RuntimeError("the clock has been taken off the loop"))
 
-    def _replace(self, owner: object, name: str, substitute: object) -> None:
-        attributes = vars(owner)
-        if name in attributes:
-            self._undo.callback(attributes.__setitem__, name, attributes[name])
-        else:
-            self._undo.callback(attributes.pop, name)
-        attributes[name] = substitute
-
-    # ------------------------------------------------------------------ what time it is
-
-    def _time(self) -> float:
+    def time(self) -> float:
+        """The present moment, as the loop sees it: what ``loop.time()`` says."""
         return self._now
 
     def _set_time(self, now: float) -> None:
         self._now = now
         # A timer fires when it is due within the resolution of the clock. That must be no less than the distance to
         # the next float, or one that is due exactly now would never fire, and no more, or others would fire too early.
-        self._loop._clock_resolution = math.ulp(now)
+        self.loop._clock_resolution = math.ulp(now)  # type: ignore[union-attr]
 
-    # ------------------------------------------------------------------ what has arrived
-
-    def _select(self, select: Callable[[float | None], list[Any]], timeout: float | None = None) -> list[Any]:
-        """In the place of `selector.select`: return what has arrived; if there is nothing to do, see to the time."""
-        if timeout is not None and timeout <= 0:
+    def wait(self, select: Callable[[float | None], list[T]], seconds: float | None) -> list[T]:
+        """What has arrived. If the loop has nothing to do, see to the time."""
+        if seconds is not None and seconds <= 0:
             self._collected = False
-            return select(timeout)
+            return select(seconds)
         # In this order: who is not at work any more may have called in before.
         at_work = self._outside.at_work()
         events = select(0)
@@ -285,7 +222,7 @@ class VirtualClock:
             return events
         if self._let_time_pass():
             return []
-        if watched or not asyncio.all_tasks(self._loop):
+        if watched or not asyncio.all_tasks(self.loop):
             return select(_PATIENCE)
         if not self._collected:
             # What was dropped without being closed, in a cycle, may still wake somebody.
@@ -298,8 +235,9 @@ class VirtualClock:
 
     def _let_time_pass(self) -> bool:
         """Jump to what comes next, if that may be."""
-        timers: list[asyncio.TimerHandle] = self._loop._scheduled  # without those cancelled, as far as the first goes
-        due = timers[0].when() if timers else math.inf
+        loop: Any = self.loop
+        timers: list[asyncio.TimerHandle] = loop._scheduled  # without those cancelled, as far as the first goes
+        due = float(timers[0].when()) if timers else math.inf
         if self._advance is not None:
             moment, arrived = self._advance
             if due > moment + _ROUNDING:
@@ -308,7 +246,7 @@ class VirtualClock:
                 if not arrived.done():
                     arrived.set_result(None)
                 return True
-        elif not self._autojump:
+        elif not self.autojump:
             return False
         if due == math.inf:
             return False
@@ -316,7 +254,7 @@ class VirtualClock:
         return True
 
     def _stand_still(self, at_work: list[str]) -> None:
-        now = self._own_time()
+        now = self._real_time()
         if self._still_since is None:
             self._still_since = now
         elif now - self._still_since >= _LONG:
@@ -325,8 +263,8 @@ class VirtualClock:
 
     def _dead_lock(self) -> DeadlockError:
         self._collected = False
-        error = DeadlockError(dump(self._loop))
-        if not self._autojump:
+        error = DeadlockError(dump(self.loop))
+        if not self.autojump:
             error.add_note("The clock does not move by itself (autojump=False), and no task advances it.")
         # Raised in the loop, the error ends that, and no task. Where the loop is used again, for the next test, it
         # must not find this clock.
@@ -335,14 +273,27 @@ class VirtualClock:
         return error
 
 
-class _Continued:
-    """The time of a loop that was on a virtual clock."""
+def _call_at(
+    call_at: Callable[..., asyncio.TimerHandle], numbers: Iterator[int], when: float, *args: Any, **kwargs: Any
+) -> asyncio.TimerHandle:
+    timer: Any = call_at(_Moment(when, next(numbers)), *args, **kwargs)
+    if timer._source_traceback:  # of debug mode: it is to end where we were called
+        del timer._source_traceback[-1]
+    return timer  # type: ignore[no-any-return]
 
-    __slots__ = ("_ahead", "own_time")
 
-    def __init__(self, own_time: Callable[[], float], ahead: float) -> None:
-        self.own_time = own_time
-        self._ahead = ahead
+class _Moment(float):
+    """A moment that has its place among its equals: asyncio leaves the order of those open."""
 
-    def __call__(self) -> float:
-        return self.own_time() + self._ahead
+    __slots__ = ("_number",)
+    _number: int
+
+    def __new__(cls, moment: float, number: int) -> _Moment:
+        self = super().__new__(cls, moment)
+        self._number = number
+        return self
+
+    def __lt__(self, other: float) -> bool:
+        if isinstance(other, _Moment) and self == other:
+            return self._number < other._number
+        return super().__lt__(other)

@@ -1,0 +1,128 @@
+"""What `yamanote.futures` makes `shared`, `lazy` and `single_flight` of; their tests look at it from all sides."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from yamanote.runtime import JoinError, Shared, _shared, cancel_and_wait, lru_cache, start_task
+
+
+class Pages:
+    """Makes a page when it is asked to; counts."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    async def __call__(self) -> str:
+        self.made += 1
+        for _ in range(9):
+            await asyncio.sleep(0)
+        return f"page {self.made}"
+
+
+async def test_the_factory_is_called_when_somebody_asks_and_once() -> None:
+    pages = Pages()
+    page = Shared(pages, name="page")
+    assert repr(page) == "<Shared page not begun>" and not page.is_finished()
+
+    assert await asyncio.gather(page, page) == ["page 1", "page 1"]
+    assert await page == "page 1"
+    assert pages.made == 1 and page.is_finished() and not page.is_abandoned()
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_who_asks_after_all_were_cancelled_begins_another_run_only_if_it_may(again: bool) -> None:
+    pages = Pages()
+    page = Shared(pages, again=again)
+    asking = start_task(page)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await cancel_and_wait(asking)
+
+    assert page.is_abandoned() is not again  # what begins again is as new
+    assert page.is_finished() is not again
+    if again:
+        assert await page == "page 2"
+    else:
+        with pytest.raises(JoinError, match="nobody waited for it any more"):
+            await page
+
+
+async def test_with_keep_it_goes_on_without_anybody() -> None:
+    pages = Pages()
+    page = Shared(pages, keep=True)
+    asking = start_task(page)
+    await asyncio.sleep(0)
+    await cancel_and_wait(asking)
+
+    assert not page.is_abandoned()
+    assert await page == "page 1"
+
+
+async def test_a_future_that_the_factory_returns_is_only_observed() -> None:
+    future = asyncio.get_running_loop().create_future()
+    page = Shared(lambda: future)
+    asking = start_task(page)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await cancel_and_wait(asking)
+
+    assert page.is_abandoned() and not future.done()
+
+
+async def test_circles_are_seen_through_everything_that_is_made_of_it() -> None:
+    page: Shared[str] = Shared(lambda: fetch())
+
+    @lru_cache
+    async def fetch() -> str:
+        return await page
+
+    for question in fetch, lambda: Shared(lambda: page), fetch:
+        with pytest.raises(RuntimeError, match="would wait for its own end"):
+            await question()
+
+
+async def test_runs_that_begin_one_another_for_ever_do_not_pile_up() -> None:
+    async def run(number: int) -> None:
+        if number:
+            following.append(start_task(Shared(lambda: run(number - 1))))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        depths.append(0)
+        inside = _shared._innermost.get()
+        while inside is not None:
+            inside = inside._outer
+            depths[-1] += 1
+
+    following: list[asyncio.Task[None]] = []
+    depths: list[int] = []
+    await Shared(lambda: run(100))
+    for task in following:  # grows meanwhile
+        await task
+    assert len(depths) == 101 and max(depths) < 8
+
+
+async def test_closing_one_that_has_not_begun_closes_its_coroutine() -> None:
+    coroutine = Pages()()
+    page = Shared(lambda: coroutine)
+    await page.aclose()
+
+    assert coroutine.cr_frame is None
+    with pytest.raises(RuntimeError, match="closed before it had begun"):
+        await page
+
+
+@pytest.mark.parametrize("nonsense", [None, "page"])
+def test_what_cannot_be_called_is_refused(nonsense: Any) -> None:
+    with pytest.raises(TypeError, match="factory must be a function"):
+        Shared(nonsense)
+
+
+def test_a_coroutine_is_refused_and_closed() -> None:
+    coroutine: Any = Pages()()
+    with pytest.raises(TypeError, match="factory must be a function"):
+        Shared(coroutine)
+    assert coroutine.cr_frame is None
