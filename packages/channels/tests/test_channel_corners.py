@@ -494,3 +494,72 @@ async def test_nobody_gets_the_item_behind_one_that_is_just_being_handed_over() 
         core.serve()
         assert await rx.recv_many(9) == ["a", "b"]
         assert rx.statistics().waiting_receivers == 0
+
+
+class Outrun(Waiter):
+    """A party of a select that is claimed through another branch just as a receiver has an item for it."""
+
+    def __init__(self, meanwhile=lambda: None):
+        super().__init__([None])
+        self.meanwhile = meanwhile
+
+    def hand(self, item):
+        assert self.claim()
+        self.meanwhile()
+        return super().hand(item)
+
+
+@pytest.mark.parametrize("make", [partial(channel, 2), channel_unbounded], ids=["bounded", "unbounded"])
+async def test_an_item_for_a_branch_that_has_just_lost_is_the_oldest_again(make):
+    tx, rx = make()
+    with tx, rx:
+        tx.send_nowait("a")
+        tx.send_nowait("b")
+        sending = asyncio.create_task(tx.send("c"))
+        await settled()
+        party = Outrun()
+        rx.register(party)
+        rx.withdraw(party)
+        await settled()
+        assert sending.done() is (tx.capacity is None)
+        assert [await rx.recv() for _ in range(3)] == ["a", "b", "c"]
+        await sending
+        assert tx.capacity is None or tx._core.free == 2
+
+
+async def test_an_item_for_a_branch_that_has_just_lost_goes_to_who_has_parked_meanwhile():
+    tx, rx = channel(1)
+    with tx, rx:
+        tx.send_nowait("a")
+        second = Waiter([None])
+        rx.register(Outrun(lambda: rx.register(second)))
+        assert second.result() == "a"
+        tx.send_nowait("b")
+
+
+async def test_while_an_item_comes_back_from_a_branch_that_has_just_lost_nobody_is_told_the_end():
+    tx, rx = channel(1)
+    with rx, rx.clone() as other:
+        tx.send_nowait("a")
+        tx.close()
+        second = Waiter([None])
+
+        def receive():
+            with pytest.raises(ChannelEmpty):
+                other.recv_nowait()
+            other.register(second)
+
+        rx.register(Outrun(receive))
+        assert second.result() == "a"
+        with pytest.raises(ChannelClosed):
+            rx.recv_nowait()
+
+
+async def test_an_item_for_a_branch_that_has_just_lost_goes_to_the_hook_when_nobody_else_receives():
+    undelivered = []
+    tx, rx = channel(1, undelivered=undelivered.append)
+    with tx:
+        tx.send_nowait("a")
+        rx.register(Outrun(rx.close))
+        assert undelivered == ["a"]
+        assert tx._core.free == tx.capacity

@@ -9,6 +9,7 @@ from itertools import combinations_with_replacement, count
 from typing import NamedTuple
 
 from yamanote.channels import ChannelClosed, ChannelEmpty, ChannelFull, channel, channel_unbounded
+from yamanote.runtime import ThreadWaiter
 from yamanote.testing import History, explore_preemptions, step
 
 
@@ -283,3 +284,77 @@ def test_two_operations_at_once_are_one_after_the_other_wherever_one_of_them_is_
 def test_a_send_that_began_before_the_close_is_not_accepted_after_it_in_room_that_there_was_not_before():
     scenario = at_once(2, "permits are out", "send_nowait", "use_and_close")
     explore_preemptions(scenario, within="yamanote.channels._sender")
+
+
+def a_branch_loses_in_the_very_moment():
+    """A party of two branches finds an item at the second while it is served by another thread at the first."""
+    (tx, served), (closed, found) = channel(1), channel(1)
+    closed.send_nowait("found")
+    closed.close()
+    other = found.clone()
+    taken, told_the_end = [], []
+
+    def select():
+        party = ThreadWaiter()
+        waiters = [party, party.branch()]
+        for rx, waiter in zip((served, found), waiters, strict=True):
+            rx.register(waiter)
+        assert party.sleep()
+        for rx, waiter in zip((served, found), waiters, strict=True):
+            if waiter.settled:
+                taken.append(waiter.value)
+            else:
+                rx.withdraw(waiter)
+
+    def serve_and_receive():
+        tx.send_nowait("served")
+        try:
+            taken.append(other.recv_nowait())
+        except ChannelEmpty:
+            pass
+        except ChannelClosed:
+            told_the_end.append(True)
+
+    def check():
+        left = [*served._items, *found._items]
+        assert sorted(taken + left) == ["found", "served"]
+        assert not (told_the_end and "found" in left)
+        assert (tx._core.free, closed._core.free) == (1 - len(served), 1 - len(found))
+        assert not (tx._core.parked_receivers or closed._core.parked_receivers)
+        for end in (tx, served, found, other):
+            end.close()
+
+    return select, serve_and_receive, check
+
+
+def test_a_branch_that_loses_in_the_very_moment_loses_nothing_wherever_it_is_preempted():
+    explore_preemptions(a_branch_loses_in_the_very_moment, within="yamanote.channels._receiver")
+
+
+def an_item_comes_back_while_the_one_before_it_is_received():
+    tx, rx = channel(2)
+    parties = [ThreadWaiter(), ThreadWaiter()]
+    for party in parties:
+        rx.register(party)
+    tx.send_nowait("first")
+    tx.send_nowait("second")
+    rx.withdraw(parties[0])
+    received = []
+
+    def give_back():
+        rx.withdraw(parties[1])
+
+    def receive():
+        received.append(rx.recv_nowait())
+
+    def check():
+        assert [*received, *rx._items] == ["first", "second"]
+        assert tx._core.free == len(received)
+        tx.close()
+        rx.close()
+
+    return give_back, receive, check
+
+
+def test_an_item_that_comes_back_while_the_one_before_it_is_received_is_not_lost():
+    explore_preemptions(an_item_comes_back_while_the_one_before_it_is_received, within="yamanote.channels")

@@ -15,7 +15,7 @@ from yamanote.sync import PermitPool
 from yamanote.testing import Counterexample, explore, explore_cancellations, explore_preemptions, replay
 
 from .test_channels_explored import CASTS, Cast
-from .test_channels_preempted import at_once
+from .test_channels_preempted import a_branch_loses_in_the_very_moment, at_once
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # what runs that went wrong have dropped
 
@@ -192,6 +192,14 @@ def parks_a_sender_without_looking_again(pool, waiter, want):
     pool.waiters.append(waiter)
 
 
+def drops_what_a_branch_has_lost(handover, number, item):
+    pass
+
+
+def keeps_the_room(handover, number, item):
+    handover._restore(number, item)
+
+
 @pytest.mark.parametrize(
     ("kind", "method", "wrong", "scenario"),
     [
@@ -202,6 +210,8 @@ def parks_a_sender_without_looking_again(pool, waiter, want):
             at_once(1, "empty", "send_nowait", "park_receiver"),
         ),
         (PermitPool, "enlist", parks_a_sender_without_looking_again, at_once(1, "full", "recv_nowait", "park_sender")),
+        (Handover, "give_back_item", drops_what_a_branch_has_lost, a_branch_loses_in_the_very_moment),
+        (Handover, "_restore_with_room", keeps_the_room, a_branch_loses_in_the_very_moment),
     ],
 )
 def test_a_channel_that_is_wrong_among_threads_is_caught_and_can_be_shown_again(

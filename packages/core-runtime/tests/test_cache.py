@@ -130,6 +130,29 @@ async def test_a_value_expires_so_many_seconds_after_its_completion() -> None:
         loop.time = time  # type: ignore[method-assign]
 
 
+def test_a_value_does_not_stay_when_the_next_clock_is_behind_the_one_that_it_came_with() -> None:
+    class Loop(asyncio.SelectorEventLoop):
+        now = 0.0
+
+        def time(self) -> float:
+            return self.now
+
+    calls = Calls()
+    function = cached(calls, expire_after=10)
+    ahead, behind = Loop(), Loop()
+    ahead.now = 1e9
+    try:
+        assert ahead.run_until_complete(function("a")) == "a1"
+        assert behind.run_until_complete(function("a")) == "a2"
+        behind.now = 9.9
+        assert behind.run_until_complete(function("a")) == "a2"
+        behind.now = 10.0
+        assert behind.run_until_complete(function("a")) == "a3"
+    finally:
+        ahead.close()
+        behind.close()
+
+
 async def test_who_asks_meanwhile_waits_for_the_same_call() -> None:
     calls = Calls()
     calls.go.clear()

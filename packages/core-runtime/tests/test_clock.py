@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from yamanote.runtime import Clock, EventLoop, Runtime, run
+from yamanote.runtime import Clock, EventLoop, Runtime, move_on_after, run
 
 T = TypeVar("T")
 
@@ -177,6 +177,8 @@ def test_a_clock_that_fails_to_start_leaves_the_loop_as_it_was() -> None:
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
+        with move_on_after(1):
+            pass
         before = (dict(vars(loop)), dict(vars(loop._selector)))
         clock = Broken()
         with pytest.raises(OSError, match="no quartz"), clock.patch_loop():
@@ -214,6 +216,55 @@ def test_a_clock_serves_one_loop_after_the_other() -> None:
 
 
 # ---------------------------------------------------------------------- refusals
+
+
+@each_loop
+def test_a_block_that_has_ended_leaves_no_timer_pending(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def main() -> None:
+        with move_on_after(HOUR):
+            await asyncio.sleep(0)
+        clock = Recorded()
+        with clock.patch_loop():
+            assert clock.log[0][:2] == ("start", 0)
+        with move_on_after(HOUR) as scope:
+            await asyncio.sleep(0)
+            with Recorded().patch_loop():
+                await asyncio.sleep(2 * HOUR)
+        assert scope.expired
+
+    run(main(), loop_factory=factory)
+
+
+@each_loop
+def test_a_clock_that_goes_exactly_to_the_next_timer_never_stands_before_it(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """However far it has gone: after some months the next float is further away than asyncio thinks."""
+
+    async def main() -> None:
+        loop, clock = asyncio.get_running_loop(), Recorded()
+        with clock.patch_loop():
+            for power in range(25, 35):
+                await asyncio.sleep(2**power)
+                for _ in range(3):
+                    await asyncio.sleep(0.3)
+                polls = len(clock.log)
+                await asyncio.sleep(0.3)
+                assert len(clock.log) - polls < 10
+            assert loop.time() == clock.now
+
+    run(main(), loop_factory=factory)
+
+
+@each_loop
+def test_a_loop_that_has_been_closed_is_refused(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    loop = factory()
+    loop.close()
+    clock = Recorded()
+    with pytest.raises(RuntimeError, match="closed"), clock.patch_loop(loop):
+        pass
+    assert clock.log == []
+    assert run(asyncio.sleep(0, 1), clock=clock) == 1
 
 
 def test_what_says_no_time_is_no_clock() -> None:

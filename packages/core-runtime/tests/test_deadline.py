@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import sys
+import weakref
 from collections.abc import AsyncIterator, Coroutine
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -235,19 +238,61 @@ async def test_blocks_may_end_in_another_order_than_that_in_which_they_began() -
     assert current_deadline() is None
 
 
-async def test_a_chain_of_tasks_that_start_each_other_remembers_no_blocks_that_have_ended() -> None:
-    async def link(number: int) -> int:
-        with move_on_after(100):
-            if number:
-                following = asyncio.create_task(link(number - 1))
-        if number:
-            return await following
-        known, block = 0, innermost.get()
-        while block is not None:
-            known, block = known + 1, block._outer
-        return known
+@pytest.mark.parametrize("turns", [0, 1, 5])
+async def test_a_chain_of_tasks_that_start_each_other_remembers_no_blocks_that_have_ended(turns: int) -> None:
+    """Also when each goes on for a while, so that at every moment there is a block that has not ended."""
+    loop = asyncio.get_running_loop()
 
-    assert await link(50) <= 2
+    def known() -> int:
+        count, block = 0, innermost.get()
+        while block is not None:
+            count, block = count + 1, block._outer
+        return count
+
+    async def link(number: int, end: asyncio.Future[int], form: int) -> None:
+        async def follow() -> None:
+            if number:
+                following = asyncio.create_task(link(number - 1, end, form))
+                running.add(following)
+                following.add_done_callback(running.discard)
+            else:
+                end.set_result(known())
+            for _ in range(turns):
+                await yield_now()
+
+        if form == 0:
+            with move_on_after(100):
+                await follow()
+        elif form == 1:
+            await finish_within(100, follow())
+        else:
+            async with TaskGroup(deadline=now() + 100):
+                await follow()
+
+    running: set[asyncio.Task[None]] = set()
+    for form in range(3):
+        end = loop.create_future()
+        await link(50, end, form)
+        assert await end <= turns + 2
+        await asyncio.gather(*running)
+
+
+async def test_a_block_that_has_ended_does_not_keep_its_loop() -> None:
+    async def with_blocks() -> None:
+        with move_on_after(10):
+            pass
+        await finish_within(10, asyncio.sleep(0))
+
+    def call() -> weakref.ref[asyncio.AbstractEventLoop]:
+        with asyncio.Runner() as runner:
+            runner.run(with_blocks(), context=context)
+            return weakref.ref(runner.get_loop())
+
+    context = copy_context()
+    loop = await asyncio.to_thread(call)
+    gc.collect()
+    assert loop() is None
+    assert context[innermost] is not None
 
 
 class Ahead(asyncio.SelectorEventLoop):

@@ -191,12 +191,34 @@ async def test_a_deadline_cancels() -> None:
     assert requests() == 0
 
 
-async def test_a_deadline_in_the_past_cancels_the_next_await() -> None:
+async def test_a_deadline_in_the_past_cancels_the_next_wait() -> None:
     with CancelScope(asyncio.get_running_loop().time() - 1) as scope:
         reached = True
-        await yield_now()
+        await asyncio.sleep(3600)
         reached = False
     assert reached and scope.cancelled_caught
+
+
+async def test_a_deadline_leaves_who_only_gives_way_one_turn() -> None:
+    loop = asyncio.get_running_loop()
+    with CancelScope(loop.time() - 1) as scope:
+        await yield_now()
+    assert not scope.cancel_called
+    with CancelScope(loop.time() - 1) as scope:
+        turns = 0
+        while True:
+            await yield_now()
+            turns += 1
+    assert turns == 1 and scope.cancelled_caught
+    with CancelScope(loop.time() - 1) as scope:
+        await yield_now()
+        scope.deadline = None  # in that turn it can still be moved
+        await yield_now()
+        scope.deadline = loop.time() + 3600
+        await yield_now()
+    assert not scope.cancel_called
+    task = asyncio.current_task()
+    assert task is not None and task.cancelling() == 0
 
 
 async def test_a_deadline_can_be_moved_and_removed_while_the_block_is_open() -> None:
@@ -385,7 +407,7 @@ async def test_a_deadline_that_never_comes_needs_no_timer(monkeypatch: pytest.Mo
         scope.deadline = math.inf
     assert not scope.cancel_called
     with CancelScope(deadline=-math.inf) as scope:
-        await yield_now()
+        await loop.create_future()
     assert scope.cancelled_caught
 
 
@@ -394,6 +416,8 @@ async def test_a_deadline_that_is_none_is_refused_at_the_call() -> None:
         CancelScope(deadline=math.nan)
     with pytest.raises(TypeError, match="deadline"):
         CancelScope(deadline="soon")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="deadline"):
+        CancelScope(deadline=10**400)
     with CancelScope() as scope:
         with pytest.raises(ValueError, match="deadline"):
             scope.deadline = math.nan
@@ -436,7 +460,7 @@ async def test_no_time_cancels_the_first_wait_and_none_never_does() -> None:
         reached = False
         with move_on_after(seconds) as scope:
             reached = True
-            await yield_now()
+            await asyncio.sleep(3600)
             reached = False
         assert reached and scope.cancelled_caught
     for never in (None, math.inf):
@@ -490,6 +514,9 @@ def test_a_time_to_move_on_that_is_none_is_refused_at_the_call() -> None:
         move_on_after(math.nan)
     with pytest.raises(TypeError, match="seconds"):
         move_on_after("5")  # type: ignore[arg-type]
+    for too_much in (10**400, -(10**400)):
+        with pytest.raises(ValueError, match="seconds"):
+            move_on_after(too_much)
 
 
 async def test_a_scope_that_is_used_is_cancelled_by_hand() -> None:

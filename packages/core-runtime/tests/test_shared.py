@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
-from yamanote.runtime import JoinError, Shared, _shared, cancel_and_wait, lru_cache, start_task
+from yamanote.runtime import JoinError, Shared, TaskWaiter, _shared, cancel_and_wait, lru_cache, start_task
 
 
 class Pages:
@@ -113,6 +114,54 @@ async def test_closing_one_that_has_not_begun_closes_its_coroutine() -> None:
     assert coroutine.cr_frame is None
     with pytest.raises(RuntimeError, match="closed before it had begun"):
         await page
+
+
+async def test_an_error_of_the_factory_itself_is_raised_to_who_asks_and_the_next_one_calls_it_again() -> None:
+    answers: list[Any] = [OSError("no answer"), 1, Pages()]
+
+    def fetch() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer() if isinstance(answer, Pages) else answer
+
+    page: Shared[str] = Shared(fetch)
+    with pytest.raises(OSError, match="no answer"):
+        await page
+    with pytest.raises(TypeError, match="awaitable"):
+        await page
+    assert await page == "page 1"
+    assert await page == "page 1"
+
+
+async def test_who_was_told_of_the_end_of_an_earlier_run_gives_no_error_of_a_later_one_back() -> None:
+    reports: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
+    begun: list[asyncio.Task[Any] | None] = []
+
+    async def fetch() -> None:
+        begun.append(asyncio.current_task())
+        if len(begun) == 2:
+            raise OSError("no answer")
+        await loop.create_future()
+
+    page = Shared(fetch, again=True)
+    waiter: TaskWaiter[Any] = TaskWaiter()
+    page.register(waiter)
+    await asyncio.sleep(0)
+    assert begun[0] is not None
+    begun[0].cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert isinstance(waiter.error, JoinError)
+    with pytest.raises(OSError, match="no answer"):
+        await page
+    page.withdraw(waiter)
+
+    del page
+    gc.collect()
+    assert reports == []
 
 
 @pytest.mark.parametrize("nonsense", [None, "page"])

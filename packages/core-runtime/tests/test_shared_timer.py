@@ -122,6 +122,38 @@ async def test_what_refuses_to_be_cancelled_does_not_keep_the_others_from_it() -
     assert [str(error) for error in reported] == ["this cannot be cancelled"]
 
 
+async def test_a_block_that_a_finalizer_ends_while_the_timer_is_due_ends_without_a_sound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    errors: list[Exception] = []
+
+    async def block(deadline: float) -> None:
+        with CancelScope(deadline):
+            await asyncio.sleep(0)
+            await loop.create_future()
+
+    def call_at(*args: Any, **options: Any) -> asyncio.TimerHandle:  # for the survivor, where a collector may come
+        while dropped:
+            try:
+                dropped.pop().close()
+            except Exception as error:
+                errors.append(error)
+        return original(*args, **options)
+
+    survivor = asyncio.create_task(block(start + 0.002))
+    await yield_now()
+    dropped = [block(start + 3600)]
+    dropped[0].send(None)
+    first = asyncio.create_task(block(start + 0.001))
+    await yield_now()
+    original = loop.call_at
+    monkeypatch.setattr(loop, "call_at", call_at)
+    await asyncio.gather(survivor, first)
+    assert dropped == [] and errors == [] and timers() == []
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_block_that_is_thrown_away_with_its_loop_ends_without_a_sound(
     waits: bool, capsys: pytest.CaptureFixture[str]

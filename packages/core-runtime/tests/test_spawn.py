@@ -621,6 +621,49 @@ async def test_an_error_that_was_settled_and_given_back_is_reported_unless_anoth
     assert len(await reports.collect()) == 1
 
 
+async def test_an_error_that_two_threads_get_at_once_is_not_reported() -> None:
+    both = threading.Barrier(2)
+
+    class Handle(JoinHandle[Any]):
+        """Both threads find that nobody has got the error yet."""
+
+        _kept: Any = None
+
+        @property
+        def _delivery(self) -> Any:
+            return self._kept
+
+        @_delivery.setter
+        def _delivery(self, delivery: Any) -> None:
+            if delivery is not None:
+                both.wait(10)
+            self._kept = delivery
+            if delivery is not None:
+                both.wait(10)
+
+    reports = Reports()
+    task = start_task(failing(OSError("no answer")))
+    await asyncio.wait([task])
+    handle: JoinHandle[Any] = Handle(task)
+    got: list[BaseException] = []
+
+    def ask(handle: JoinHandle[Any]) -> None:
+        try:
+            handle.result()
+        except OSError as error:
+            got.append(error)
+
+    threads = [threading.Thread(target=ask, args=[handle]) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 2
+    got.clear()
+    del handle, task
+    assert await reports.collect() == []
+
+
 @pytest.mark.parametrize("ask", [_await, park])
 async def test_an_error_is_reported_as_soon_as_nobody_can_ask_for_it_any_more(ask: Any) -> None:
     reports = Reports()

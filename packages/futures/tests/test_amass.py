@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 import warnings
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -309,6 +310,21 @@ async def test_one_that_is_dropped_cancels_its_tasks_and_warns() -> None:
         del values
         gc.collect()
     await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_one_that_is_dropped_cancels_its_tasks_where_warnings_are_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # where the warning ends up
+    values = amass([turns(0), never()])
+    await anext(values)
+    (task,) = others()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        del values
+        gc.collect()
+    await asyncio.wait([task], timeout=10)
     assert task.cancelled()
 
 

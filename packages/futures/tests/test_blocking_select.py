@@ -147,6 +147,8 @@ async def test_a_thread_that_runs_a_loop_must_not_block() -> None:
         blocking_select(box=Box("item"), work=nothing())  # type: ignore[call-overload]
     with pytest.raises(RuntimeError, match="would block the event loop"):
         blocking_select({"work": nothing()})  # type: ignore[dict-item]
+    with pytest.raises(RuntimeError, match="would block the event loop"):
+        blocking_select(nothing())  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("timeout", [None, 0.001])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from yamanote.futures import race, race_ok
-from yamanote.runtime import BUDGET, JoinError, spawn, spawn_blocking, yield_now
+from yamanote.runtime import BUDGET, JoinError, spawn, spawn_blocking, start_task, yield_now
 
 
 async def turns(count: int, value: Any = None) -> Any:
@@ -93,6 +93,22 @@ async def test_the_error_of_the_first_wins_too() -> None:
         await race(never(), fail(error), turns(5))
     assert caught.value is error
     assert others() == set()
+
+
+async def test_whoever_failed_before_somebody_won_is_forgotten_and_reported_only_if_nobody_could() -> None:
+    errors: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(str(context["exception"])))
+    assert await race_ok(fail(OSError("forgotten")), turns(2, "won")) == "won"
+    call = start_task(race_ok(fail(OSError("told nobody")), never()))
+    await yield_now()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError) as cancelled:
+        await call
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert errors == ["told nobody"]
+    del cancelled  # as soon as it is known, while the cancellation is still being looked at
 
 
 @BOTH

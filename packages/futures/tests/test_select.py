@@ -470,6 +470,8 @@ async def test_nonsense_is_refused_at_the_call() -> None:
         select(bad=1, work=never())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="timeout"):
         select(task_set(), timeout="1")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="twice"):
+        select({"work": never()}, work=never())
 
 
 async def test_the_select_after_a_cancelled_one_knows_nothing_of_it() -> None:
@@ -537,6 +539,15 @@ async def test_a_branch_that_cannot_be_waited_for_leaves_the_others_untouched() 
         await select(box=box, bad=Broken(OSError(), at_once=True), work=never(), biased=True)
     assert box.waiters == []
     assert others() == set()
+
+
+async def test_a_branch_that_cannot_be_waited_for_is_named() -> None:
+    with pytest.raises(OSError) as caught:
+        await select(box=Box(), bad=Broken(OSError(), at_once=True), biased=True)
+    assert failed_branch(caught.value) == ("bad",)
+    with pytest.raises(OverflowError) as caught_of_none:
+        await select(box=Box(), timeout=10**400)
+    assert failed_branch(caught_of_none.value) == ()
 
 
 async def test_a_set_that_is_closed_meanwhile_is_an_error_of_its_branch() -> None:

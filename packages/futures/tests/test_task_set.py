@@ -137,6 +137,18 @@ async def test_an_error_that_refuses_attributes_is_marked_all_the_same() -> None
         assert failed_branch(caught.value) == ("bad",)
 
 
+async def test_an_error_that_makes_up_attributes_is_raised_and_marked_all_the_same() -> None:
+    class Answers(Exception):
+        def __getattr__(self, name: str) -> None:
+            return None
+
+    assert failed_branch(Answers()) == ()
+    async with task_set(bad=fail(Answers())) as tasks:
+        with pytest.raises(Answers) as caught:
+            await select(tasks)
+        assert failed_branch(caught.value) == ("bad",)
+
+
 async def test_an_error_raised_twice_is_marked_with_its_latest_branch_only() -> None:
     error = OSError("shared")
     async with task_set(first=fail(error, 1), second=fail(error, 2)) as tasks:

@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextvars import ContextVar
+from itertools import product
 from typing import Any
 
 import pytest
@@ -162,6 +163,29 @@ async def test_a_coroutine_that_is_given_twice_is_refused_and_closed(combine: Co
     twice, other = begin(), begin()
     with pytest.raises(ValueError, match="twice"):
         await combine([other, twice, twice])
+
+
+@pytest.mark.parametrize(("combine", "length"), [*product(COLLECTING, [0, 3]), (race, 3), (race_ok, 3)])
+async def test_a_coroutine_that_an_iterator_gives_twice_is_refused_when_it_comes(
+    combine: Combinator, length: int
+) -> None:
+    ended = 0
+
+    async def work() -> None:
+        nonlocal ended
+        try:
+            await turns(length)
+        finally:
+            ended += 1
+
+    def work_twice() -> Iterator[Awaitable[None]]:
+        coroutine = work()
+        yield coroutine
+        yield coroutine
+
+    with pytest.raises(ValueError, match="twice"):
+        await combine(work_twice())
+    assert ended == 1
 
 
 @collecting

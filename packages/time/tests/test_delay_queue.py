@@ -306,7 +306,7 @@ def test_a_newcomer_does_not_overtake_who_waits() -> None:
         queue.insert(2, 1)
         parked = asyncio.create_task(queue.recv())
         await yield_now()
-        clock._set_time(5)  # both are due, but the timer has not been called yet
+        clock._now = 5  # both are due, but the timer has not been called yet
         assert await queue.recv() == 2
         assert await parked == 1
 
@@ -355,7 +355,7 @@ async def test_an_item_that_came_back_after_its_key_was_used_again_is_not_lost()
 
 
 @virtual
-async def test_an_item_that_comes_back_while_others_are_served_overtakes_nobody_and_is_overtaken_by_nothing() -> None:
+async def test_an_item_that_comes_back_in_the_middle_of_a_hand_over_is_the_next() -> None:
     class Disturbed(TaskWaiter[Any]):
         """While it is being served, a finalizer throws another party away."""
 
@@ -372,7 +372,46 @@ async def test_an_item_that_comes_back_while_others_are_served_overtakes_nobody_
     for waiter in waiters:
         queue.register(waiter)
     queue.insert("second", 0)
-    assert [waiter.value for waiter in waiters] == ["first", "second"]
+    assert [waiter.value for waiter in waiters] == ["second", "first"]
+
+
+@virtual
+async def test_an_item_that_is_removed_in_the_middle_of_a_hand_over_is_received_or_removed_and_nobody_is_lost() -> None:
+    class Disturbed(TaskWaiter[Any]):
+        """While it is being served, a finalizer removes what there is."""
+
+        def claim(self) -> bool:
+            for key in ("first", "second"):
+                try:
+                    removed.append(queue.remove(key))
+                except KeyError:
+                    pass
+            return super().claim()
+
+    queue: DelayQueue[int] = DelayQueue()
+    removed: list[int] = []
+    waiters: list[TaskWaiter[Any]] = [Disturbed(), TaskWaiter()]
+    for waiter in waiters:
+        queue.register(waiter)
+    queue.insert(0, 10, key="second")
+    queue.insert(1, 0, key="first")
+    assert (waiters[0].value, removed) == (1, [0])
+    queue.insert(2, 0)
+    assert waiters[1].value == 2
+
+
+@virtual
+async def test_what_falls_due_for_parties_that_are_all_gone_stays_in_its_place() -> None:
+    queue: DelayQueue[str] = DelayQueue()
+    for _ in range(2):
+        waiter: TaskWaiter[Any] = TaskWaiter()
+        queue.register(waiter)
+        waiter.claim()  # by another branch
+    queue.insert("first", 0, key=1)
+    queue.insert("second", 0, key=2)
+    assert len(queue) == 2 and 1 in queue
+    queue.close()
+    assert [item async for item in queue] == ["first", "second"]
 
 
 @virtual

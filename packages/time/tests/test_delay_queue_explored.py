@@ -145,20 +145,20 @@ def test_cancelled_anywhere(name: str) -> None:
     explore_cancellations(scenarios[name], runs=60)
 
 
-def keep_the_item(queue: DelayQueue[Any], waiter: Waiter[Any]) -> None:
+def keep_the_item(queue: DelayQueue[Any], entry: Any) -> None:
     pass
 
 
 def give_back_to_nobody(queue: DelayQueue[Any], waiter: Waiter[Any]) -> None:
     if waiter.settled:
-        queue._give_back(waiter)
+        queue._give_back(waiter.operation)
     elif waiter in queue._waiters:
         queue._waiters.remove(waiter)
 
 
 def forget_who_has_gone(queue: DelayQueue[Any], waiter: Waiter[Any]) -> None:
     if waiter.settled:
-        queue._give_back(waiter)
+        queue._give_back(waiter.operation)
         queue._changed()
 
 

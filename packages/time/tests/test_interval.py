@@ -515,6 +515,45 @@ def test_what_waited_on_a_loop_that_was_closed_is_in_nobodys_way() -> None:
     left[0]._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("missed", MissedTickBehavior)
+@pytest.mark.parametrize("parked", [False, True], ids=["asked for", "waited for"])
+def test_a_reset_into_the_remotest_past_is_missed_ticks(missed: MissedTickBehavior, parked: bool) -> None:
+    @virtual
+    async def main() -> None:
+        ticks = interval(10, missed)
+        await ticks.tick()
+        waiter: TaskWaiter[Any] = TaskWaiter()
+        if parked:
+            ticks.register(waiter)
+        ticks.reset_at(-1e300)
+        assert (waiter.value if parked else await ticks.tick()) == -1e300
+        if missed is not MissedTickBehavior.BURST:
+            assert await ticks.tick() == time() == 10
+
+    main()
+
+
+@virtual
+async def test_a_reset_in_the_middle_of_a_hand_over_loses_nobody() -> None:
+    class Disturbed(TaskWaiter[Any]):
+        """While it is being served, a finalizer begins a new schedule."""
+
+        def claim(self) -> bool:
+            if not self.settled:
+                ticks.reset_after(7)
+            return super().claim()
+
+    ticks = interval(10)
+    first, second = Disturbed(), TaskWaiter[Any]()
+    ticks.register(first)
+    ticks.register(second)
+    assert first.value == 0
+    await second.future
+    assert second.value == time() == 7
+    ticks.withdraw(first)  # that schedule is over
+    assert await ticks.tick() == time() == 17
+
+
 def test_a_plain_thread_cannot_wait_for_an_interval() -> None:
     errors: list[str] = []
 
@@ -527,7 +566,7 @@ def test_a_plain_thread_cannot_wait_for_an_interval() -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     thread.join()
-    assert len(errors) == 1
+    assert errors == ["no event loop runs here, and this Interval can be waited for on one only"]
 
 
 @pytest.mark.parametrize("period", [0, -1, 1e-10, math.nan, math.inf, "1", None])

@@ -433,6 +433,12 @@ def test_counts_are_whole_numbers(nonsense: Any) -> None:
         RateLimiter(1, burst=5).acquire_many(nonsense)
 
 
+@pytest.mark.parametrize("name", ["rate", "per", "burst"])
+def test_what_no_float_can_hold_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be positive and finite"):
+        RateLimiter(**{"rate": 1, name: 10**400})
+
+
 def test_more_than_the_burst_would_never_be_due() -> None:
     with pytest.raises(ValueError, match="at most the burst"):
         RateLimiter(100, burst=5).acquire_many(6)

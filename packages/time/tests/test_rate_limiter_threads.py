@@ -256,6 +256,21 @@ def test_a_thread_that_waits_behind_a_loop_is_told_when_it_is_at_the_front() -> 
     run(main())
 
 
+def test_a_virtual_clock_does_not_wait_for_a_thread_that_waits_behind_a_task() -> None:
+    limiter = RateLimiter(1, HOUR)
+
+    async def main() -> None:
+        await limiter.acquire()
+        first = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(0)
+        thread = asyncio.create_task(asyncio.to_thread(limiter.blocking_acquire))
+        await first
+        assert asyncio.get_running_loop().time() == HOUR
+        await thread  # there it is real time, in which the limiter has not been used yet
+
+    run(main(), clock=VirtualClock())
+
+
 def test_a_thread_whose_time_is_over_takes_nothing_and_those_behind_it_move_on() -> None:
     limiter = RateLimiter(1, HOUR, burst=2)
     limiter.blocking_acquire()
@@ -284,7 +299,7 @@ def test_an_interrupted_thread_takes_nothing(monkeypatch: pytest.MonkeyPatch) ->
             assert sleeper.settled
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rate_limiter._Sleeper, "sleep", interrupted)
+    monkeypatch.setattr(rate_limiter._Sleeper, "sleep_until", interrupted)
     for when in ("while it waits", "when it has been served"):
         limiter = RateLimiter(1, HOUR)
         limiter.blocking_acquire()
@@ -324,8 +339,8 @@ def test_a_thread_that_is_told_more_than_once_before_it_looks_sleeps_again_after
     sleeper.look_at(HOUR)
     assert sleeper.claim()
     sleeper.settle(None)
-    sleeper.sleep(HOUR)  # not at all
-    assert not sleeper._bell.acquire(blocking=False)
+    sleeper.sleep_until(HOUR)  # not at all
+    assert not sleeper._sleep.acquire(blocking=False)
 
 
 def test_no_loop_has_a_timer_for_a_thread_at_the_front(clock: Clock) -> None:

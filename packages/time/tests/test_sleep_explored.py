@@ -187,7 +187,7 @@ def stay_elapsed(nap: Sleep, when: float) -> None:
         nap._told = when
 
 
-def wake_one(nap: Sleep, waiter: Waiter[None], now: float) -> None:
+def wake_one(nap: Sleep, waiter: Waiter[None], taken: Any) -> None:
     waiter.settle(None)
     nap._deadline = math.inf
 

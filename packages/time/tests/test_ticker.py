@@ -18,7 +18,7 @@ waits = st.lists(st.floats(min_value=0, max_value=20), max_size=50)
 
 def take_all(ticker: Ticker, now: float) -> list[float]:
     ticks = []
-    while (tick := ticker.take(now)) is not None:
+    while (tick := ticker._take(now)) is not None:
         ticks.append(tick)
     return ticks
 
@@ -53,14 +53,14 @@ def test_a_tick_is_missed_when_it_is_taken_more_than_five_milliseconds_late(
     missed: MissedTickBehavior, then: float, start: float
 ) -> None:
     ticker = Ticker(start, 10, missed)
-    ticker.take(start)
-    assert ticker.take(start + 10 + 0.005) == start + 10
-    assert ticker.take(start + 20) == start + 20
+    ticker._take(start)
+    assert ticker._take(start + 10 + 0.005) == start + 10
+    assert ticker._take(start + 20) == start + 20
     ticker = Ticker(start, 10, missed)
-    ticker.take(start)
-    assert ticker.take(start + 10.00501) == start + 10
-    assert ticker.take(start + 19.99) is None
-    assert ticker.take(start + 20.00501) == pytest.approx(start + then, abs=1e-9)
+    ticker._take(start)
+    assert ticker._take(start + 10.00501) == start + 10
+    assert ticker._take(start + 19.99) is None
+    assert ticker._take(start + 20.00501) == pytest.approx(start + then, abs=1e-9)
 
 
 def test_the_first_tick_is_due_when_it_is_first_asked_for() -> None:
@@ -116,11 +116,24 @@ def test_skip_neither_repeats_nor_loses_a_tick_to_rounding() -> None:
     # 0.1 is no binary fraction: the quotient of the elapsed time is now above, now below the whole number.
     for number in range(1, 2000):
         ticker = Ticker(0, 0.1, SKIP)
-        ticker.take(0)
+        ticker._take(0)
         assert take_all(ticker, number * 0.1) == [1 * 0.1]
         assert take_all(ticker, (number + 1.5) * 0.1) == [(number + 1) * 0.1]
         # Just before a tick: the quotient may be rounded up to it, but it is still to come.
         ticker = Ticker(0, 0.1, SKIP)
-        ticker.take(0)
+        ticker._take(0)
         take_all(ticker, math.nextafter((number + 2) * 0.1, 0))
         assert take_all(ticker, (number + 2.5) * 0.1) == [(number + 2) * 0.1]
+
+
+@pytest.mark.parametrize("missed", MissedTickBehavior)
+@pytest.mark.parametrize("period", [1e-9, 1, 1e300])
+@pytest.mark.parametrize("now", [0.0, 5e4, 1e18])
+@pytest.mark.parametrize("start", [-1.7e308, -1e300, -1e16])
+def test_however_long_ago_a_schedule_began_a_tick_is_found_at_once(
+    start: float, now: float, period: float, missed: MissedTickBehavior
+) -> None:
+    ticker = Ticker(start, period, missed)
+    assert ticker._take(now) == start
+    if missed is not MissedTickBehavior.BURST:
+        assert now <= ticker._next_due(now) <= now + period

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import CancelScope, Waiter
+from yamanote.runtime import CancelScope
 from yamanote.testing import Counterexample, explore, explore_cancellations, replay
 from yamanote.time import _sleep
 from yamanote.time._ticker import Ticker
@@ -17,7 +17,7 @@ from yamanote.time._timeout import _Timeout
 
 from .test_time_explored import scenarios
 
-take_on_schedule = Ticker.take
+take_on_schedule = Ticker._take
 leave_scope = CancelScope.__exit__
 
 
@@ -62,12 +62,12 @@ def drift(ticker: Ticker, now: float) -> float | None:
     return due
 
 
-def keep_the_tick(ticker: Ticker, waiter: Waiter[float]) -> None:
+def keep_the_tick(ticker: Ticker, tick: Any) -> None:
     pass
 
 
-def give_back_out_of_order(ticker: Ticker, waiter: Waiter[float]) -> None:
-    ticker._origin, ticker._count = waiter.operation[1]
+def give_back_out_of_order(ticker: Ticker, tick: Any) -> None:
+    _, _, (ticker._origin, ticker._count), _ = tick
 
 
 def forget_to_disarm(ticker: Ticker) -> None:
@@ -85,7 +85,7 @@ teeth: dict[str, tuple[object, str, Callable[..., Any], str]] = {
     ),
     "a timer is left behind": (CancelScope, "__exit__", leave_the_timer, "timeout, block"),
     "finished work times out": (_Timeout, "__aexit__", late_is_late, "timeout, block"),
-    "ticks drift": (Ticker, "take", drift, "interval, a busy party"),
+    "ticks drift": (Ticker, "_take", drift, "interval, a busy party"),
     "a cancelled party keeps its tick": (Ticker, "_give_back", keep_the_tick, "interval, burst"),
     "a tick comes twice": (Ticker, "_give_back", give_back_out_of_order, "interval, reset to the past, two parties"),
     "a timer runs for nobody": (Ticker, "_disarm", forget_to_disarm, "interval, burst"),

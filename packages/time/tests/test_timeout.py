@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import CancelScope, current_deadline, remaining, start_task, yield_now
+from yamanote.runtime import BUDGET, CancelScope, cooperative, current_deadline, remaining, start_task, yield_now
 from yamanote.time import VirtualClock, sleep, time, timeout, timeout_at
 
 
@@ -135,7 +135,7 @@ def test_work_that_waits_has_no_time_at_all(limited: Form, seconds: float) -> No
         with pytest.raises(TimeoutError):
             await limited(seconds, after(0.001))
         with pytest.raises(TimeoutError):
-            await limited(seconds, after(0))
+            await limited(seconds, asyncio.get_running_loop().create_future())
         assert time() == 0
 
     main()
@@ -147,6 +147,24 @@ def test_finished_work_never_times_out(limited: Form, seconds: float) -> None:
     @virtual
     async def main() -> None:
         assert await limited(seconds, ready()) == "done"
+        for _ in range(2 * BUDGET + 1):  # also when it is the turn of others
+            await limited(seconds, cooperative())
+        assert await limited(seconds, after(0)) == "done"
+
+    main()
+
+
+@FORMS
+def test_work_that_gives_way_again_and_again_has_no_more_time_than_other_work(limited: Form) -> None:
+    @virtual
+    async def main() -> None:
+        async def busy() -> None:
+            while True:
+                await yield_now()
+
+        for seconds in (0, -1):
+            with pytest.raises(TimeoutError):
+                await limited(seconds, busy())
 
     main()
 

@@ -240,7 +240,7 @@ def test_after_a_blocked_loop(missed: MissedTickBehavior | None, expected: list[
         calls = Calls()
         async with create_timer(calls, 10) if missed is None else create_timer(calls, 10, missed=missed):
             await sleep(5)
-            clock._set_time(35)  # as a computation does that blocks the loop
+            clock._now = 35  # as a computation does that blocks the loop
             await sleep(22)
         assert calls.begun == expected
 

@@ -175,8 +175,15 @@ class Handover(PermitPool, Generic[T]):
         self._restore(waiter.operation, waiter.value)
 
     def give_back_item(self, number: int, item: T) -> None:
-        """Make `item`, which was taken out as `number` and given to nobody, the oldest one again."""
-        self.section.do(partial(self._restore, number, item))
+        """Make `item`, which was taken out as `number` and given to nobody, the oldest one again.
+
+        Its room has not been given back: all the while, nobody could be told the end.
+        """
+        self.section.do(partial(self._restore_with_room, number, item))
+
+    def _restore_with_room(self, number: int, item: T) -> None:
+        self.tokens.append(None)
+        self._restore(number, item)
 
     def _restore(self, number: int, item: T) -> None:
         if not self.receiver_handles:
@@ -195,8 +202,11 @@ class Handover(PermitPool, Generic[T]):
         Several may come back, in any order. Those that are still at the front stand there by their numbers.
         """
         returned = self.returned
-        while returned and not (self.items and id(self.items[0]) == returned[0][1]):
-            del returned[0]  # it has been received since
+        try:
+            while returned and id(self.items[0]) != returned[0][1]:
+                del returned[0]  # it has been received since
+        except IndexError:  # all have; another thread may take the last one just now
+            returned.clear()
         place = bisect([earlier for earlier, _ in returned], number)
         returned.insert(place, (number, id(item)))
         self.items.insert(place, item)

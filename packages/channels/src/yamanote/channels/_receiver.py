@@ -172,11 +172,12 @@ class Receiver(Handle[T], Receiving[T]):
             except IndexError:
                 pass
             else:
-                waiter.operation = core.number()
-                self._tokens.append(None)
+                waiter.operation = number = core.number()
                 if not waiter.hand(item):  # it has something else by now
-                    core.give_back_item(waiter.operation, item)
-                elif self._senders:
+                    core.give_back_item(number, item)
+                    return
+                self._tokens.append(None)
+                if self._senders:
                     core.serve()
                 return
         waiter.operation = self

@@ -38,7 +38,8 @@ def lru_cache(maxsize: Any = 128, typed: bool = False, *, expire_after: float | 
     """`functools.lru_cache` for async functions: decorator, with arguments or without.
 
     Keeps the values of the `maxsize` calls that were used last (None: of all), each for `expire_after` seconds from its
-    completion, on the clock of the running loop. With `typed`, 1 and 1.0 are two keys. Arguments must be hashable.
+    completion, on the clock of the running loop; a value of a clock that is ahead of this one has expired. With
+    `typed`, 1 and 1.0 are two keys. Arguments must be hashable.
 
     Whoever asks for a value that is being computed waits for it: one call for all of them, in a task of its own.
     When the call fails, all of them get its error, and the next one calls again. When it was cancelled from outside,
@@ -118,7 +119,7 @@ class _Cache:
 
     def __init__(self, parameters: _Parameters) -> None:
         self._parameters = parameters
-        self._entries: OrderedDict[Hashable, tuple[Any, float | None]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, tuple[Any, float]] = OrderedDict()
         # Weak: a call is gone with the last who waits, also when these are thrown away because their loop was closed.
         self._calls: WeakValueDictionary[Place, Shared[Any]] = WeakValueDictionary()
         self._hits = self._misses = 0
@@ -131,8 +132,10 @@ class _Cache:
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None:
-                value, expires = entry
-                if expires is None or loop.time() < expires:
+                value, completed = entry
+                lasts = self._parameters.expire_after
+                # What is completed later than now was so on another clock, and might stay for ever.
+                if lasts is None or completed <= loop.time() < completed + lasts:
                     self._entries.move_to_end(key)
                     self._hits += 1
                     return value
@@ -164,10 +167,10 @@ class _Cache:
     def _keep(self, place: Place, call: ref[Shared[T]], value: T) -> None:
         loop, key = place
         maxsize, _, expire_after = self._parameters
-        expires = None if expire_after is None else loop.time() + expire_after
+        completed = 0.0 if expire_after is None else loop.time()
         with self._lock:
             if (shared := call()) is not None and self._calls.get(place) is shared:  # else it has been invalidated
-                self._entries[key] = (value, expires)
+                self._entries[key] = (value, completed)
                 self._entries.move_to_end(key)
                 while maxsize is not None and len(self._entries) > maxsize:
                     self._entries.popitem(last=False)

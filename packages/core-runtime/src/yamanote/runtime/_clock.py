@@ -11,12 +11,15 @@ Both answers are attributes of that one loop and that one selector; other loops,
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, SelectorEventLoop
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, Self, TypeVar
+
+from yamanote.runtime._shared_timer import shared_timer_of
 
 __all__ = ["Clock"]
 
@@ -108,6 +111,8 @@ class Clock(ABC):
             )
         if isinstance(getattr(vars(loop).get("time"), "__self__", None), Clock):
             raise RuntimeError("this loop has a clock already")
+        if loop.is_closed():
+            raise RuntimeError("this loop has been closed")
         if self.loop is not None and not self.loop.is_closed():
             raise RuntimeError("this clock is on a loop already: each loop needs one of its own")
 
@@ -121,6 +126,7 @@ class Clock(ABC):
             self._detach()
 
     def _attach(self, loop: Any) -> None:
+        shared_timer_of(loop)._end()  # it stays a turn longer than the last block that had a deadline
         is_pending = any(not timer.cancelled() for timer in loop._scheduled)
         with ExitStack() as undo:
             self._undo, self._own_time, self.loop = undo, loop.time, loop
@@ -129,7 +135,8 @@ class Clock(ABC):
             self.start(loop.time() if is_pending else 0.0)
             undo.callback(self.stop)
             self._replace(loop, "time", self.time)
-            self._replace(loop._selector, "select", partial(self.wait, loop._selector.select))
+            self._replace(loop._selector, "select", partial(self._wait, loop._selector.select))
+            self._set_resolution()
             self._undo = undo.pop_all()
 
     def _detach(self) -> None:
@@ -140,6 +147,17 @@ class Clock(ABC):
             self._undo.close()
         finally:
             vars(loop)["time"] = _Continued(own_time, now - own_time())
+
+    def _wait(self, select: Callable[[float | None], list[T]], seconds: float | None) -> list[T]:
+        try:
+            return self.wait(select, seconds)
+        finally:
+            self._set_resolution()
+
+    def _set_resolution(self) -> None:
+        # A timer fires when it is due within the resolution of the clock. That must be no less than the distance to
+        # the next float, or one that is due exactly now would never fire, and no more, or others would fire too early.
+        self.loop._clock_resolution = math.ulp(self.time())  # type: ignore[union-attr]
 
     def _replace(self, owner: object, name: str, substitute: object) -> None:
         """Have an attribute of an object be something else until this clock is taken off."""

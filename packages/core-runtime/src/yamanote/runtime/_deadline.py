@@ -6,7 +6,8 @@ that have called it in a thread.
 
 A context variable holds the innermost block that has a deadline or is a shield, and each block the one around it. It
 is set when a block begins, and not set back when that ends: nobody could do so in the copies that others have got. So
-whoever reads passes over blocks that have ended, and whoever begins one forgets them.
+whoever reads passes over blocks that have ended, and each block forgets those when it begins, and again when it ends:
+else tasks that start each other in their blocks would remember all before them.
 """
 
 from __future__ import annotations
@@ -38,10 +39,17 @@ class Block:
             return
         self._travels = True
         outer = innermost.get()
-        while outer is not None and outer._task is None:
+        while outer is not None and outer._task is None:  # `living`, without the call
             outer = outer._outer
         self._outer = outer
         innermost.set(self)
+
+
+def living(block: Block | None) -> Block | None:
+    """That block, or else the first around it that has not ended."""
+    while block is not None and block._task is None:
+        block = block._outer
+    return block
 
 
 innermost: ContextVar[Block | None] = ContextVar("yamanote.runtime.innermost", default=None)

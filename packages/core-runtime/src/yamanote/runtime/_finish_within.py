@@ -7,12 +7,11 @@ entered and left, and this is written here once more, without the calls: it halv
 from __future__ import annotations
 
 from asyncio import current_task
-from collections.abc import Awaitable
-from math import inf
+from collections.abc import Awaitable, Coroutine
 from typing import TypeVar
 
-from yamanote.runtime._deadline import innermost
-from yamanote.runtime._scope import CancelScope, move_on_after, shields
+from yamanote.runtime._deadline import innermost, living
+from yamanote.runtime._scope import FAR, CancelScope, move_on_after, shields
 from yamanote.runtime._shared_timer import shared_timer_of
 
 __all__ = ["finish_within"]
@@ -23,16 +22,24 @@ T = TypeVar("T")
 async def finish_within(seconds: float | None, awaitable: Awaitable[T]) -> T:
     """Await `awaitable`, in the running task; raise TimeoutError when it was cut short after so many seconds.
 
-    For whoever builds combinators: `yamanote.time.timeout` is the friendlier face, and says more.
+    None means for ever. For whoever builds combinators: `yamanote.time.timeout` is the friendlier face, and says more.
+
+    Raises ValueError and TypeError for `seconds` that are no number of seconds, and closes the coroutine. **Cancel
+    safety**: that of the work.
 
     >>> from yamanote.runtime import finish_within, run
     >>> run(finish_within(10, asyncio.sleep(0, "done")))
     'done'
     """
     task = current_task()
-    if task is None or seconds is None or not 0 < seconds < inf or shields:
-        scope = move_on_after(seconds)
-        scope.__enter__()
+    if task is None or not isinstance(seconds, (int, float)) or not 0 < seconds < FAR or shields:
+        try:
+            scope = move_on_after(seconds)
+            scope.__enter__()
+        except BaseException:
+            if isinstance(awaitable, Coroutine):
+                awaitable.close()  # it will never run: no warning that it was never awaited
+            raise
     else:
         # CancelScope.__init__
         scope = CancelScope.__new__(CancelScope)
@@ -70,7 +77,9 @@ async def finish_within(seconds: float | None, awaitable: Awaitable[T]) -> T:
         scope.__exit__(None, None, None)
         return value
     # CancelScope.__exit__, of a scope that has not been cancelled: it would not share a timer any more
-    scope._task = None
+    scope._task = scope._shared = None
+    if scope._outer is not None:
+        scope._outer = living(scope._outer)
     del sharing[scope]
     if not sharing and not sharing.is_ending:
         sharing.end_soon()

@@ -19,7 +19,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from yamanote.runtime._children import Children, ErrorHandler, was_taken
-from yamanote.runtime._deadline import Block
+from yamanote.runtime._deadline import Block, living
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._scope import DEADLINE_PASSED, CancelScope, require_number
 from yamanote.runtime._task import as_coroutine, on_loop, tasks_of
@@ -166,6 +166,7 @@ class TaskGroup(Children):
                 self._timer.cancel()
             if self._block is not None:
                 self._block._task = None
+                self._block._outer = living(self._block._outer)
             if self._shield is not None:
                 self._shield.__exit__(None, None, None)
             if self._state == "ended":

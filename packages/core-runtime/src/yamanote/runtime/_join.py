@@ -149,7 +149,8 @@ class JoinHandle(Generic[T_co]):
 
     def withdraw(self, waiter: Waiter[Any], /) -> None:
         if waiter.settled:
-            if waiter.error is not None and self._delivery is not None:
+            # Not when it got a JoinError, or from another: a `Shared` passes on to the run that it has now.
+            if self._delivery is not None and waiter.error is self._future.exception():
                 self._delivery.count -= 1
         else:
             not_when_done(self._future, waiter)
@@ -183,10 +184,12 @@ class JoinHandle(Generic[T_co]):
         return self._future is task
 
     def _delivered(self) -> _Delivery:
-        if self._delivery is None:
-            self._delivery = _Delivery(self._future)
-        self._delivery.count += 1
-        return self._delivery
+        delivery = self._delivery
+        if delivery is None:
+            self._delivery = delivery = _Delivery(self._future)
+        else:
+            delivery.count += 1
+        return delivery
 
     def _join_error(self) -> JoinError:
         if self._reason is None:
@@ -289,7 +292,7 @@ class _Delivery:
 
     def __init__(self, future: asyncio.Future[Any]) -> None:
         self._future = future
-        self.count = 0
+        self.count = 1  # from the start: another thread may put one of its own in the place of this
         # As it comes from the task, for each delivery to begin with: raising an error adds to the traceback it has.
         error = future.exception()
         self.traceback = None if error is None else error.__traceback__

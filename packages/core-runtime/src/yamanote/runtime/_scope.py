@@ -18,7 +18,7 @@ from math import inf, isnan
 from types import TracebackType
 from typing import Any, final
 
-from yamanote.runtime._deadline import Block
+from yamanote.runtime._deadline import Block, living
 from yamanote.runtime._shared_timer import SharedTimer, shared_timer_of
 from yamanote.runtime._task import request_again
 
@@ -26,6 +26,9 @@ __all__ = ["CancelScope", "move_on_after", "use_scope"]
 
 DEADLINE_PASSED = "deadline passed"
 """The reason when nobody has given one."""
+
+FAR = 1e9
+"""So many seconds and more are rare, and looked at twice: no float can hold every int."""
 
 shields: dict[asyncio.Task[Any], CancelScope] = {}
 """The innermost open scope with `shield=True` of each task that has one. Almost always empty."""
@@ -42,7 +45,8 @@ class CancelScope(Block):
     delivered when the block has ended. It is not protected from `task.cancel()`.
 
     Raises ValueError for a `deadline` that is nan. `math.inf` and None mean never; one that has passed cancels the
-    first await.
+    first await that waits. To give way (`yield_now`, `sleep(0)`) is not to wait: a deadline that finds the block doing
+    so leaves it that one turn, so that an operation which is ready, but has to be fair, comes to its end.
 
     **Threads:** `cancel` may be called from any thread, and from a signal handler; everything else belongs to the task.
 
@@ -127,12 +131,15 @@ class CancelScope(Block):
         if task is None:
             raise RuntimeError("this CancelScope is not open")
         self._task = None  # from here on a delivery that is still on its way does nothing
+        if self._travels and self._outer is not None:
+            self._outer = living(self._outer)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         elif self._shared is not None:
-            # `remove`, without the call.
+            # `SharedTimer.remove`, without the call.
             shared = self._shared
+            self._shared = None
             del shared[self]
             if not shared and not shared.is_ending:
                 shared.end_soon()
@@ -247,21 +254,24 @@ class CancelScope(Block):
 
     def _part(self, loop: asyncio.AbstractEventLoop, when: float) -> bool:
         """The shared timer is due. Tell whether the deadline has come; if not, go on with a timer of one's own."""
-        self._shared = None
-        if self._deadline is None or self._called:
+        if self._task is None or self._deadline is None or self._called:
             return False
         self._armed_for = max(self._deadline, when)
         if when < self._deadline < inf:
             self._timer = loop.call_at(self._deadline, self._expire)
         return self._deadline <= when
 
-    def _expire(self) -> None:
+    def _expire(self, at_last: bool = False) -> None:
         self._timer = None
         task = self._task
         if task is None or self._called or self._deadline is None:
             return
         if self._deadline > self._armed_for:  # it was moved
             self._arm(task, task.get_loop().time())
+            return
+        if not at_last and getattr(task, "_fut_waiter", self) is None:
+            # It waits for nothing, it has given way to others, and may be about to finish: it has this turn.
+            self._timer = task.get_loop().call_soon(self._expire, True)  # type: ignore[assignment]
             return
         self._reason = DEADLINE_PASSED
         self._called = self._expired = True
@@ -314,7 +324,7 @@ def move_on_after(seconds: float | None, *, shield: bool = False) -> CancelScope
     """A `CancelScope` that is cancelled so many seconds after its block is entered; None means never.
 
     It raises nothing: `cancelled_caught` tells whether the block was cut short. A TimeoutError that the block itself
-    raises passes through, like any other. With 0 seconds or less the first await of the block is cancelled.
+    raises passes through, like any other. With 0 seconds or less the first await that waits is cancelled.
 
     Raises ValueError for nan.
 
@@ -326,7 +336,7 @@ def move_on_after(seconds: float | None, *, shield: bool = False) -> CancelScope
     >>> run(example())
     True
     """
-    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds == seconds):
+    if seconds is not None and not (isinstance(seconds, (int, float)) and -FAR < seconds < FAR):
         require_number("seconds", seconds, "a number of seconds, or None for ever")
     scope = CancelScope(shield=shield)
     scope._seconds = seconds
@@ -352,8 +362,11 @@ def require_number(name: str, value: float, meaning: str) -> None:
     """Refuse what is no point or length of time: TypeError, and ValueError for nan, that name the argument."""
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be {meaning}, not {value!r}")
-    if isnan(value):
-        raise ValueError(f"{name} must be {meaning}, not nan")
+    try:
+        if isnan(value):
+            raise ValueError(f"{name} must be {meaning}, not nan")
+    except OverflowError:
+        raise ValueError(f"{name} must be {meaning}, not an int that no float can hold") from None
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

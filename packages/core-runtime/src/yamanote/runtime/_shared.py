@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from _thread import RLock
 from asyncio import Task, _get_running_loop
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar, copy_context
 from inspect import iscoroutine
-from threading import RLock
 from types import TracebackType
 from typing import Any, Generic, TypeVar, final
 
@@ -40,7 +40,8 @@ class Shared(Generic[T]):
     made of it. The run begins when somebody first awaits it, in a task of its own, with a copy of that one's context.
     With `keep` it goes on to its end even if nobody waits for it any more. With `again` who asks after the run was
     cancelled, or lost with its loop, begins another. `factory` is called under a lock: it should only make what is to
-    be awaited, as an async function does. A future, task or join handle that it returns is only observed.
+    be awaited, as an async function does; when it raises an error itself, the next one to ask calls it again. A future,
+    task or join handle that it returns is only observed.
 
     All get the same outcome: the value, or the very error that was raised, or JoinError when it was cancelled. An
     error that nobody ever asks for is reported once, by the exception handler of the loop. One that has ended is
@@ -128,7 +129,8 @@ class Shared(Generic[T]):
         """Cancel the run, whoever waits for it, and wait until it has ended.
 
         The others get JoinError. The outcome of a run that has ended already stays what it was; one that has not begun
-        never will, and to await it raises RuntimeError. Raises RuntimeError in the run itself.
+        never will, and to await it raises RuntimeError: then `factory` is called to close its coroutine, unless that
+        could begin `again`. Raises RuntimeError in the run itself.
 
         **Cancel safety**: a cancelled call still waits for the run, then raises its own cancellation.
         """
@@ -201,13 +203,14 @@ class Shared(Generic[T]):
             raise RuntimeError(f"{self!r} was closed before it had begun")
         if _get_running_loop() is None:
             raise RuntimeError(f"{self!r} begins on a running event loop, and none runs in this thread")
-        if not self._again:
-            self._factory = None
         awaitable = factory()
         # Awaiting a future passes a cancellation on to it. It belongs to somebody else: it is only parked on.
         if asyncio.isfuture(awaitable):
             awaitable = JoinHandle(awaitable)
-        return _Run(park(awaitable) if isinstance(awaitable, JoinHandle) else awaitable, self._name)
+        run = _Run(park(awaitable) if isinstance(awaitable, JoinHandle) else awaitable, self._name)
+        if not self._again:
+            self._factory = None
+        return run
 
     def __repr__(self) -> str:
         run = self._run

@@ -65,11 +65,15 @@ class SharedTimer(dict["CancelScope", None]):
             self.when = inf
 
     def _due(self) -> None:
-        when, scopes = self.when, list(self)
-        self.clear()
+        when, expired = self.when, deque["CancelScope"]()
         self.when = inf
         self._timer = None
-        self._expire(deque([scope for scope in scopes if scope._part(self._loop, when)]))
+        for scope in list(self):
+            scope._shared = None  # a finalizer may end its block at any moment, and then has nothing to remove
+            self.pop(scope, None)
+            if scope._part(self._loop, when):
+                expired.append(scope)
+        self._expire(expired)
 
     def _expire(self, scopes: deque[CancelScope]) -> None:
         try:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from asyncio import Task
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, final
 
 from yamanote.futures._completion import CompletionQueue, cancel_dropped
-from yamanote.futures._ownership import close_rest, close_unstarted, require_awaitables, require_limit
+from yamanote.futures._ownership import checked, close_rest, close_unstarted, require_limit
 from yamanote.runtime import JoinHandle, cooperative
 
 __all__ = ["Completions", "as_completed_safe"]
@@ -43,11 +43,9 @@ class Completions(ABC, Generic[T]):
         if not isinstance(awaitables, Iterable) or isawaitable(awaitables):
             close_unstarted([awaitables])
             raise TypeError(f"awaitables must be an iterable of them, not {awaitables!r}")
-        if isinstance(awaitables, Collection):
-            require_awaitables(awaitables)
+        self._awaitables = checked(awaitables)
         require_limit(limit, awaitables)
-        self._awaitables = awaitables
-        self._unstarted: Iterator[Awaitable[Any]] | None = iter(awaitables)
+        self._unstarted: Iterator[Awaitable[Any]] | None = iter(self._awaitables)
         self._limit = limit
         self._begun = 0
 

@@ -67,7 +67,7 @@ def blocking_select(
     try:
         refuse_loop_thread(timeout)
     except BaseException:
-        close_unstarted([*(first.values() if isinstance(first, Mapping) else ()), *named.values()])
+        close_unstarted([*(first.values() if isinstance(first, Mapping) else (first,)), *named.values()])
         raise
     if isinstance(first, TaskSet) and not named:
         entry = first._pop_nowait()

@@ -71,7 +71,7 @@ def branches_of(
         if timeout is not None:
             require_timeout(timeout)
     except BaseException:
-        close_unstarted([*given.values(), *coroutines.values()])
+        close_unstarted([*given.values(), *coroutines.values(), *(first or {}).values()])
         raise
     if not biased and len(branches) > 1:
         branches = _from_anywhere(branches)

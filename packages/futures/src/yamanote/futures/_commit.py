@@ -27,11 +27,16 @@ def enter(branches: Branches, party: TaskWaiter[Any] | ThreadWaiter[Any], waiter
     What has been registered, or is about to be, is in `waiters`: also when this raises.
     """
     waiter: Waiter[Any] = party
-    for _, operation in branches:
+    for name, operation in branches:
         if waiters:
             waiter = party.branch()
         waiters.append(waiter)
-        operation.register(waiter)
+        try:
+            operation.register(waiter)
+        except Exception as error:
+            if type(operation) is not Alarm and type(operation) is not Contenders:
+                mark_branch(error, (name,))
+            raise
         if waiter.settled:
             return True
     return False

@@ -324,9 +324,9 @@ def cancel_dropped(owner: object, queue: CompletionQueue[Any, Any]) -> None:
     running = list(queue._running)
     if running and not queue._closed:
         message = f"{owner!r} was dropped with tasks that run: use `async with`"
-        warnings.warn(message, ResourceWarning, stacklevel=3, source=owner)
         try:
             # The garbage collector may run this in any thread.
             running[0].get_loop().call_soon_threadsafe(queue.cancel_all)
         except RuntimeError:  # the loop has been closed: nothing runs any more
             pass
+        warnings.warn(message, ResourceWarning, stacklevel=3, source=owner)  # last: it may be told to raise

@@ -22,14 +22,15 @@ def failed_branch(error: BaseException) -> tuple[str, ...]:
     >>> run(main())
     ('page',)
     """
-    path: tuple[str, ...] = getattr(error, "_yamanote_branch", ())
+    path: tuple[str, ...] = error.__dict__.get("_yamanote_branch", ())
     return path
 
 
 def mark_branch(error: BaseException, path: tuple[str, ...]) -> None:
-    """Write the branch on the error. Past its own `__setattr__`, which may refuse (a frozen dataclass does)."""
+    """Write the branch on the error. Past its own attributes, which may be frozen, or made up by a `__getattr__`."""
     note = f"raised by the branch {' / '.join(map(repr, path))} of a select"
-    notes = getattr(error, "__notes__", [])
-    BaseException.__setattr__(error, "_yamanote_branch", path)
+    written = error.__dict__
+    notes = written.get("__notes__", [])
+    written["_yamanote_branch"] = path
     if note not in notes:
-        BaseException.__setattr__(error, "__notes__", [*notes, note])
+        written["__notes__"] = [*notes, note]

@@ -10,13 +10,14 @@ import asyncio
 from asyncio import Task, _get_running_loop
 from collections import Counter
 from collections.abc import Awaitable, Collection, Coroutine, Iterable
-from inspect import isawaitable
+from inspect import CORO_CREATED, getcoroutinestate, isawaitable
 from types import CoroutineType
 from typing import Any, TypeVar
 
 from yamanote.runtime import JoinError, JoinHandle, make_task, park
 
 __all__ = [
+    "checked",
     "close_rest",
     "close_unstarted",
     "error_of",
@@ -105,12 +106,23 @@ def given(awaitables: tuple[Any, ...]) -> Iterable[Awaitable[Any]]:
     Raises TypeError or ValueError, and closes all, if it can be told now that something in there cannot be run.
     """
     if len(awaitables) == 1 and isinstance(awaitables[0], Iterable) and not isawaitable(awaitables[0]):
-        source: Iterable[Awaitable[Any]] = awaitables[0]
-        if isinstance(source, Collection):
-            require_awaitables(source)
-        return source
+        return checked(awaitables[0])
     require_awaitables(awaitables)
     return awaitables
+
+
+def checked(awaitables: Iterable[Awaitable[Any]]) -> Iterable[Awaitable[Any]]:
+    """`awaitables`, refused now if they are all there, as by `require_awaitables`; else each when it comes."""
+    if isinstance(awaitables, Collection):
+        require_awaitables(awaitables)
+        return awaitables
+    return map(_not_begun, awaitables)
+
+
+def _not_begun(awaitable: Awaitable[T]) -> Awaitable[T]:
+    if type(awaitable) is CoroutineType and getcoroutinestate(awaitable) != CORO_CREATED:
+        raise ValueError(f"the same coroutine is given twice, or has begun elsewhere: {awaitable!r}")
+    return awaitable
 
 
 def require_limit(limit: int | None, awaitables: Iterable[Any]) -> None:

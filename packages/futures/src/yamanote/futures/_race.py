@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar, overload
 
 from yamanote.futures._gather import group_of_errors
-from yamanote.futures._ownership import error_of, given, result_of
+from yamanote.futures._ownership import error_of, failed, given, result_of
 from yamanote.futures._together import run_together
 
 __all__ = ["race", "race_ok"]
@@ -70,14 +70,22 @@ async def race_ok(*awaitables: Any) -> Any:
     >>> run(race_ok(ask("down"), ask("up")))
     'answer of up'
     """
-    tasks, winner = await run_together(given(awaitables), until=_succeeded)
+    dropped_out: list[Task[Any]] = []
+
+    def succeeds(task: Task[Any]) -> bool:
+        if failed(task):
+            dropped_out.append(task)
+        return not failed(task)
+
+    try:
+        tasks, winner = await run_together(given(awaitables), until=succeeds)
+    except BaseException:
+        dropped_out.clear()  # this error refers to this frame, and what nobody takes is to be reported now
+        raise
     if winner is not None:
+        for task in dropped_out:
+            error_of(task)  # counts as taken, so that nobody reports it
         return winner.result()
     if not tasks:
         raise ValueError("a race needs somebody to run")
     raise group_of_errors([error_of(task) for task in tasks], len(tasks))
-
-
-def _succeeded(task: Task[Any]) -> bool:
-    # Asked before somebody has won: `exception` makes this error count as taken, so that nobody reports it.
-    return not task.cancelled() and task.exception() is None

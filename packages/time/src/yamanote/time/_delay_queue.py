@@ -225,23 +225,28 @@ class DelayQueue(Timetable[T]):
         entry = self._first()
         return math.inf if entry is None else entry.deadline
 
-    def _hand_over(self, waiter: Waiter[T], now: float) -> None:
+    def _take_due(self, now: float) -> _Entry[T] | DelayQueueClosed | None:
         entry = self._first()
         if entry is None:
-            waiter.fail(DelayQueueClosed("the delay queue is closed, and empty"))
-        else:
-            self._take(entry)
-            waiter.operation = entry
-            waiter.settle(entry.item)
+            return DelayQueueClosed("the delay queue is closed, and empty") if self._closed else None
+        if entry.deadline > now:
+            return None
+        self._take(entry)
+        return entry
 
-    def _give_back(self, waiter: Waiter[T]) -> None:
-        if waiter.error is not None:
+    def _hand_over(self, waiter: Waiter[T], taken: _Entry[T] | DelayQueueClosed) -> None:
+        if isinstance(taken, DelayQueueClosed):
+            waiter.fail(taken)
+        else:
+            waiter.settle(taken.item)
+
+    def _give_back(self, taken: _Entry[T] | DelayQueueClosed) -> None:
+        if isinstance(taken, DelayQueueClosed):
             return
-        entry: _Entry[T] = waiter.operation
-        if entry.key in self._entries:  # put in once more since
-            entry.key = object()
-        self._entries[entry.key] = entry
-        self._file(entry, entry.deadline, entry.turn)
+        if taken.key in self._entries:  # put in once more since
+            taken.key = object()
+        self._entries[taken.key] = taken
+        self._file(taken, taken.deadline, taken.turn)
 
 
 class _Entry(Generic[T]):

@@ -16,7 +16,7 @@ def interval(period: float, missed: MissedTickBehavior = MissedTickBehavior.BURS
     """Ticks every `period` seconds; the first one completes at once, whenever it is asked for.
 
     `missed` says what happens to ticks that nobody took in time. Needs no running loop. Raises ValueError for a period
-    that is not positive.
+    of less than a nanosecond, and TypeError for what is no number of seconds.
 
     >>> from yamanote.runtime import run
     >>> async def main():
@@ -41,7 +41,7 @@ def repeat_periodically(min_interval: float) -> Interval:
     It begins at once. A block that has taken less waits for the rest; after one that has taken longer the next begins
     at once, and the time counts from there: `interval` with `MissedTickBehavior.DELAY`. Nothing is caught up.
 
-    Raises ValueError for a number of seconds that is not positive.
+    Raises ValueError for less than a nanosecond, and TypeError for what is no number of seconds.
 
     >>> from yamanote.runtime import run
     >>> async def main():
@@ -101,7 +101,7 @@ class Interval(Ticker):
             self._budget = BUDGET
             await yield_now()
         if not self._waiters:  # a newcomer overtakes nobody
-            due = self.take(get_running_loop().time())
+            due = self._take(get_running_loop().time())
             if due is not None:
                 self._budget -= 1
                 return due
@@ -118,21 +118,21 @@ class Interval(Ticker):
 
         Ticks that were missed before are forgotten. Raises RuntimeError while tasks of another loop wait.
         """
-        self.restart(get_running_loop().time(), 1)
+        self._restart(get_running_loop().time(), 1)
 
     def reset_immediately(self) -> None:
         """Tick next now."""
-        self.restart(get_running_loop().time())
+        self._restart(get_running_loop().time())
 
     def reset_after(self, seconds: float) -> None:
         """Tick next after so many seconds."""
         require_finite("seconds", seconds)
-        self.restart(get_running_loop().time() + seconds)
+        self._restart(get_running_loop().time() + seconds)
 
     def reset_at(self, when: float) -> None:
         """Tick next when the loop's clock shows `when`; in the past, that is a missed tick."""
         require_finite("when", when)
-        self.restart(when)
+        self._restart(when)
 
     def __repr__(self) -> str:
         return f"<Interval of {self._period!r} s, {self._missed.value}, {len(self._waiters)} waiting>"

@@ -10,16 +10,17 @@ origin + taken * per / rate: computed, not added up, so that nothing drifts.
 
 from __future__ import annotations
 
-from _thread import TIMEOUT_MAX, allocate_lock
+from _thread import TIMEOUT_MAX
 from asyncio import AbstractEventLoop, TimerHandle, _get_running_loop, get_running_loop
 from collections import deque
 from collections.abc import Generator
 from functools import partial
 from math import inf
+from sys import float_info
 from time import monotonic
 from typing import Any, final
 
-from yamanote.runtime import BUDGET, CriticalSection, Waiter, park, refuse_loop_thread, yield_now
+from yamanote.runtime import BUDGET, CriticalSection, ThreadWaiter, Waiter, park, refuse_loop_thread, yield_now
 from yamanote.time._ticker import LATE
 
 __all__ = ["RateLimiter"]
@@ -75,6 +76,7 @@ class RateLimiter:
         _require_positive("rate", rate)
         _require_positive("per", per)
         _require_count("burst", burst)
+        _require_positive("burst", burst)
         self._rate = rate
         self._per = per
         self._burst = burst
@@ -151,7 +153,7 @@ class RateLimiter:
             while not sleeper.settled:
                 if monotonic() >= end:
                     raise TimeoutError(f"no permit within {timeout} seconds")
-                sleeper.sleep(end)
+                sleeper.sleep_until(end)
                 self._section.do(self._serve)
         except BaseException:  # KeyboardInterrupt, too
             self.withdraw(sleeper)
@@ -317,17 +319,14 @@ class _Place:
         self.origin = inf
 
 
-class _Sleeper(Waiter[None]):
+class _Sleeper(ThreadWaiter[None]):
     """A plain thread that is parked. Whoever serves tells it when to look again, once it is at the front."""
 
-    __slots__ = ("_bell", "_due")
+    __slots__ = ("_due",)
 
     def __init__(self, need: int) -> None:
-        super().__init__([None])
+        super().__init__()
         self.operation = _Place(need)
-        # No `threading.Event`: a finalizer may ring in the middle of this very thread's wait, and would block for ever.
-        self._bell = allocate_lock()
-        self._bell.acquire()
         self._due = inf
 
     def look_at(self, due: float) -> None:
@@ -335,13 +334,16 @@ class _Sleeper(Waiter[None]):
             self._due = due
             self._wake()
 
-    def sleep(self, end: float) -> None:
+    def sleep_until(self, end: float) -> None:
         """Until it is to look again, or `end`, or it has been served; or less."""
-        self._bell.acquire(timeout=min(max(0.0, min(self._due, end) - monotonic()), TIMEOUT_MAX))
+        if self._due == inf:  # behind others: so it is parked in the eyes of a clock, which need not wait for it
+            self.sleep(end - monotonic())
+        else:
+            self._sleep.acquire(timeout=min(max(0.0, min(self._due, end) - monotonic()), TIMEOUT_MAX))
 
     def _wake(self) -> None:
         try:
-            self._bell.release()
+            super()._wake()
         except RuntimeError:
             pass  # it has rung, and nobody has looked since
 
@@ -353,7 +355,7 @@ def _now(loop: AbstractEventLoop | None) -> float:
 def _require_positive(name: str, number: float) -> None:
     if not isinstance(number, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(number).__name__}")
-    if not 0 < number < inf:  # nan neither
+    if not 0 < number <= float_info.max:  # nan neither, nor an int that is no float
         raise ValueError(f"{name} must be positive and finite, not {number!r}")
 
 

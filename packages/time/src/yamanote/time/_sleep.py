@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from asyncio import Future, _get_running_loop, get_running_loop
 from collections.abc import Generator
-from typing import Any, final
+from typing import Any, Literal, final
 
 from yamanote.runtime import BUDGET, Waiter, park, yield_now
 from yamanote.time._clock import require_seconds
@@ -185,11 +185,16 @@ class Sleep(Timetable[None]):
         due = self.deadline
         return -math.inf if due == self._told else due
 
-    def _hand_over(self, waiter: Waiter[None], now: float) -> None:
+    def _take_due(self, now: float) -> Literal[True] | None:
+        if self._next_due(now) > now:
+            return None
         self._told = self.deadline
+        return True
+
+    def _hand_over(self, waiter: Waiter[None], taken: Literal[True]) -> None:
         waiter.settle(None)
 
-    def _give_back(self, waiter: Waiter[None]) -> None:
+    def _give_back(self, taken: Literal[True]) -> None:
         pass  # it has elapsed for everybody
 
     def _rest(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from bisect import insort
+from typing import TypeAlias
 
 from yamanote.runtime import Waiter
 from yamanote.time._timetable import Timetable
@@ -19,6 +20,13 @@ __all__ = ["MissedTickBehavior", "Ticker"]
 LATE = 0.005
 """A tick handed over later than this many seconds is a missed one. Tokio's figure: no loop wakes up to the microsecond,
 and without a tolerance `MissedTickBehavior.DELAY` would drift with each of its wake-ups."""
+
+_COUNTABLE = 2.0**53
+"""Above this, floats do not hold all whole numbers."""
+
+_Schedule: TypeAlias = tuple[float | None, int]
+_Tick: TypeAlias = tuple[float, int, _Schedule, _Schedule]
+"""When it was due, the epoch, and the origin and the count before and after it was taken."""
 
 
 class MissedTickBehavior(enum.Enum):
@@ -49,7 +57,7 @@ class Ticker(Timetable[float]):
         self._epoch = 0  # a tick handed over before a reset does not come back after it
         self._returned: list[float] = []
 
-    def restart(self, start: float, count: int = 0) -> None:
+    def _restart(self, start: float, count: int = 0) -> None:
         """Begin a new schedule: the next tick is due at `start` + `count` * period."""
         self._require_loop()
         self._origin = start
@@ -58,7 +66,7 @@ class Ticker(Timetable[float]):
         self._returned.clear()
         self._changed()
 
-    def take(self, now: float) -> float | None:
+    def _take(self, now: float) -> float | None:
         """Take the tick that is due at `now` and return its scheduled instant; None when none is due."""
         if self._returned:
             return self._returned.pop(0)
@@ -75,9 +83,13 @@ class Ticker(Timetable[float]):
             self._count = 1
         else:
             # Rounding may put the quotient on either side of a whole number: begin at or below it, then look.
-            self._count = int((now - origin) / self._period)
-            while origin + self._count * self._period <= now:
-                self._count += 1
+            count = int(min((now - origin) / self._period, _COUNTABLE))
+            for self._count in range(count, count + 3):
+                if origin + self._count * self._period > now:
+                    break
+            else:  # floats cannot tell the instants of this schedule from each other any more
+                self._origin = now
+                self._count = 1
         return due
 
     def _next_due(self, now: float) -> float:
@@ -87,18 +99,19 @@ class Ticker(Timetable[float]):
             self._origin = now
         return self._origin + self._count * self._period
 
-    def _hand_over(self, waiter: Waiter[float], now: float) -> None:
+    def _take_due(self, now: float) -> _Tick | None:
         before = (self._origin, self._count)
-        due = self.take(now)
-        waiter.operation = (self._epoch, before, (self._origin, self._count))
-        if due is not None:
-            waiter.settle(due)
+        due = self._take(now)
+        return None if due is None else (due, self._epoch, before, (self._origin, self._count))
 
-    def _give_back(self, waiter: Waiter[float]) -> None:
-        epoch, before, after = waiter.operation
+    def _hand_over(self, waiter: Waiter[float], taken: _Tick) -> None:
+        waiter.settle(taken[0])
+
+    def _give_back(self, taken: _Tick) -> None:
+        due, epoch, before, after = taken
         if epoch != self._epoch:  # that schedule is over
             return
         if (self._origin, self._count) == after != before:
             self._origin, self._count = before
         else:  # later ticks have been taken since, or this one had come back before
-            insort(self._returned, waiter.value)
+            insort(self._returned, due)

@@ -1,7 +1,7 @@
 """Timeouts: a `CancelScope` whose deadline is an error, or half of a pair.
 
 Work runs in the calling task, inside of the scope from its first instruction on. Deadlines come up only between the
-steps of a task, so work that can finish at once never times out.
+steps of a task, and leave one that has only given way its next step, so work that can finish at once never times out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def timeout(seconds: Any, awaitable: Any = _MISSING) -> Any:
     can be moved meanwhile; `scope.cancel()` leaves the block without an error.
 
     ``await timeout(5, work())`` returns what the work returns. It runs in the calling task. Work that finishes without
-    waiting never times out, not even with 0 seconds.
+    waiting never times out, not even with 0 seconds, also when it gives way to others once on its way.
 
     ``value, ok = await timeout(work(), 5)`` is TonIO's form: ``(None, False)`` when the time was over, and never a
     TimeoutError of its own. `asyncio.wait_for` has its arguments in this order too, but raises, and returns no pair.
@@ -65,7 +65,7 @@ def timeout(seconds: Any, awaitable: Any = _MISSING) -> Any:
     (None, False)
     not finished within 0.001 seconds
     """
-    if type(awaitable) is CoroutineType and isinstance(seconds, (int, float)) and seconds == seconds:
+    if type(awaitable) is CoroutineType and isinstance(seconds, (int, float)) and 0 <= seconds < 1e9:
         return finish_within(seconds, awaitable)  # what `_limit` comes to
     return _limit("seconds", seconds, False, awaitable)
 

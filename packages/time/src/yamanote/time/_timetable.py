@@ -41,16 +41,22 @@ class Timetable(ABC, Generic[T]):
         """When the next one is due; `math.inf` for never."""
 
     @abstractmethod
-    def _hand_over(self, waiter: Waiter[T], now: float) -> None:
-        """Settle `waiter`, who has been claimed, with what is due at `now`."""
+    def _take_due(self, now: float) -> Any:
+        """Take what is due at `now`, for somebody who is still to be found; None when nothing is."""
 
     @abstractmethod
-    def _give_back(self, waiter: Waiter[T]) -> None:
-        """Undo `_hand_over`: who was served will never look."""
+    def _hand_over(self, waiter: Waiter[T], taken: Any) -> None:
+        """Settle `waiter`, who has been claimed, with what was taken."""
+
+    @abstractmethod
+    def _give_back(self, taken: Any) -> None:
+        """Undo `_take_due`: there is nobody for it, or who was served will never look."""
 
     def register(self, waiter: Waiter[Any], /) -> None:
         """Queue for what is due next. Raises RuntimeError outside of a loop, or while tasks of another one wait."""
-        loop = get_running_loop()
+        loop = _get_running_loop()
+        if loop is None:
+            raise RuntimeError(f"no event loop runs here, and this {type(self).__name__} can be waited for on one only")
         if loop is not self._loop:
             self._require_loop()
             self._disarm()
@@ -65,7 +71,7 @@ class Timetable(ABC, Generic[T]):
 
     def withdraw(self, waiter: Waiter[Any], /) -> None:
         if waiter.settled:
-            self._give_back(waiter)
+            self._give_back(waiter.operation)
             self._changed()
         elif waiter in self._waiters:  # not skipped as dead in the meantime
             self._waiters.remove(waiter)
@@ -86,19 +92,24 @@ class Timetable(ABC, Generic[T]):
     def _serve(self, now: float) -> None:
         """Hand what is due at `now` to those who wait, then arm the timer for the others."""
         if self._serving:
-            return  # a party was thrown away in the middle of the loop below, and gave something back: that looks again
+            return  # called by a finalizer, in the middle of the loop below: that looks again
         waiters = self._waiters
-        due = math.inf
         self._serving = True
         try:
-            while waiters and (due := self._next_due(now)) <= now:
-                waiter = waiters.popleft()
-                if waiter.claim():
-                    self._hand_over(waiter, now)
+            # Taken first, then somebody claimed for it: until it is taken, a finalizer may still take it away.
+            while waiters and (taken := self._take_due(now)) is not None:
+                while waiters:
+                    waiter = waiters.popleft()
+                    waiter.operation = taken
+                    if waiter.claim():
+                        self._hand_over(waiter, taken)
+                        break
+                else:
+                    self._give_back(taken)
         finally:
             self._serving = False
         if waiters:
-            self._arm(due)
+            self._arm(self._next_due(now))
         elif self._timer is not None:
             self._rest()
 

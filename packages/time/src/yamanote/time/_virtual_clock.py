@@ -183,8 +183,7 @@ class VirtualClock(Clock):
         if not isinstance(loop, EventLoop):  # whose timers are in order
             self._replace(loop, "call_at", partial(_call_at, loop.call_at, count()))
         self._advance = None
-        self._began = math.ceil(moment * _GRAIN) / _GRAIN
-        self._set_time(self._began)
+        self._now = self._began = math.ceil(moment * _GRAIN) / _GRAIN
 
     def stop(self) -> None:
         """It has been taken off."""
@@ -195,12 +194,6 @@ class VirtualClock(Clock):
     def time(self) -> float:
         """The present moment, as the loop sees it: what ``loop.time()`` says."""
         return self._now
-
-    def _set_time(self, now: float) -> None:
-        self._now = now
-        # A timer fires when it is due within the resolution of the clock. That must be no less than the distance to
-        # the next float, or one that is due exactly now would never fire, and no more, or others would fire too early.
-        self.loop._clock_resolution = math.ulp(now)  # type: ignore[union-attr]
 
     def wait(self, select: Callable[[float | None], list[T]], seconds: float | None) -> list[T]:
         """What has arrived. If the loop has nothing to do, see to the time."""
@@ -242,7 +235,7 @@ class VirtualClock(Clock):
             moment, arrived = self._advance
             if due > moment + _ROUNDING:
                 self._advance = None
-                self._set_time(max(moment, self._now))
+                self._now = max(moment, self._now)
                 if not arrived.done():
                     arrived.set_result(None)
                 return True
@@ -250,7 +243,7 @@ class VirtualClock(Clock):
             return False
         if due == math.inf:
             return False
-        self._set_time(due)
+        self._now = due
         return True
 
     def _stand_still(self, at_work: list[str]) -> None:
