@@ -76,6 +76,10 @@ async def length(word: str) -> int:
     return len(word)
 
 
+async def shout(word: str) -> str:
+    return word.upper()
+
+
 async def ends_of_channels() -> None:
     tx, rx = channel[int](10)
     assert_type(tx, Sender[int])
@@ -204,16 +208,23 @@ async def tasks() -> None:
     assert_type(BlockingPool(2).spawn(len, "a"), JoinHandle[int])
     async with concurrent_contexts(asyncio.timeout(1), asyncio.Lock()) as (limit, _):
         assert_type(limit, asyncio.Timeout)
-    assert_type(await gather(length("a"), length("b")), list[int])
+    assert_type(await gather(length("a"), length("b")), tuple[int, int])
+    assert_type(await gather(length("a"), shout("b"), length("b"), limit=2), tuple[int, str, int])
+    assert_type(await join(length("a"), shout("b")), tuple[int, str])
     assert_type(await join(length("a")), list[int])
+    assert_type(await join(*[length("a"), length("b")]), list[int])
     assert_type(await race(length("a"), length("b")), int)
+    assert_type(await race(length("a"), shout("b")), int | str)
+    assert_type(await race(*[length("a"), length("b")]), int)
+    assert_type(await race_ok(length("a"), shout("b")), int | str)
     assert_type(await race([length("a")]), int)
     assert_type(await race_ok(length("a"), length("b")), int)
     assert_type(await join(map(length, "ab")), list[int])
     assert_type(await gather(map(length, "ab"), limit=2, sensitive=False), list[int])
     assert_type(await gather(asyncio.Future[int]()), list[int])
-    assert_type(await gather_safe(length("a"), length("b")), list[int | BaseException])
-    assert_type(await futures.try_join(length("a"), length("b")), list[int])
+    assert_type(await gather_safe(length("a"), shout("b")), tuple[int | BaseException, str | BaseException])
+    assert_type(await gather_safe(map(length, "ab")), list[int | BaseException])
+    assert_type(await futures.try_join(length("a"), shout("b")), tuple[int, str])
     assert_type(amass([length("a")]), futures.Completions[int])
     assert_type(task_set(a=length("a")), futures.TaskSet[int])
     assert_type(futures.failed_branch(LookupError()), tuple[str, ...])

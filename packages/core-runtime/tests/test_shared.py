@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from typing import Any
 
 import pytest
 
-from yamanote.runtime import JoinError, Shared, TaskWaiter, _shared, cancel_and_wait, lru_cache, start_task
+from yamanote.runtime import (
+    JoinError,
+    Shared,
+    TaskWaiter,
+    _shared,
+    cancel_and_wait,
+    lru_cache,
+    move_on_after,
+    remaining,
+    start_task,
+)
 
 
 class Pages:
@@ -162,6 +173,88 @@ async def test_who_was_told_of_the_end_of_an_earlier_run_gives_no_error_of_a_lat
     del page
     gc.collect()
     assert reports == []
+
+
+async def test_who_has_joined_counts_before_it_awaits() -> None:
+    pages = Pages()
+    page = Shared(pages)
+    asking = start_task(page)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    seat = page.join()
+    assert seat is not None
+    await cancel_and_wait(asking)
+    assert await seat == "page 1" and pages.made == 1
+    assert page.join() is None
+
+
+async def test_one_that_was_abandoned_or_has_failed_cannot_be_joined_and_one_that_has_not_begun_begins() -> None:
+    page = Shared(Pages())
+    asking = start_task(page)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.sleep(0)
+    assert not page.is_finished() and page.join() is None
+    await asyncio.wait([asking])
+
+    fresh = Shared(pages := Pages())
+    seat = fresh.join()
+    await asyncio.sleep(0)
+    assert pages.made == 1 and seat is not None and await seat == "page 1"
+
+
+def test_who_asks_in_the_moment_in_which_the_last_one_leaves_begins_another_run() -> None:
+    pages = Pages()
+    page = Shared(pages, again=True)
+    loop = asyncio.new_event_loop()
+
+    class Slow:
+        """A task that is abandoned, and ends, while it is asked whether it has ended."""
+
+        def __init__(self, task: asyncio.Task[Any], asking: asyncio.Task[Any]) -> None:
+            self.task = task
+            self.asking: asyncio.Task[Any] | None = asking
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.task, name)
+
+        def done(self) -> bool:
+            done, asking, self.asking = self.task.done(), self.asking, None
+            if asking is not None:
+                thread = threading.Thread(target=loop.run_until_complete, args=(cancel_and_wait(asking),))
+                thread.start()
+                thread.join()
+            return done
+
+    async def begin() -> None:
+        asking = start_task(page)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert page._run is not None
+        page._run.task = Slow(page._run.task, asking)  # type: ignore[assignment]
+
+    async def ask() -> str:
+        return await page
+
+    loop.run_until_complete(begin())
+    assert asyncio.run(ask()) == "page 2"
+    loop.close()
+
+
+async def test_the_limits_of_who_began_it_do_not_bind_it_and_its_own_do() -> None:
+    seen: list[float | None] = []
+
+    async def fetch() -> None:
+        seen.append(remaining())
+        with move_on_after(10):
+            seen.append(remaining())
+
+    with move_on_after(1):
+        await Shared(fetch)
+        await lru_cache(fetch)()
+    assert seen[::2] == [None, None]
+    assert [left is not None and 1 < left <= 10 for left in seen[1::2]] == [True, True]
 
 
 @pytest.mark.parametrize("nonsense", [None, "page"])

@@ -142,6 +142,12 @@ def test_what_needs_a_loop_is_refused_by_name_and_closed() -> None:
     assert box.items == ["item"]
 
 
+@pytest.mark.parametrize("branch", [3, "text", object(), nothing], ids=["number", "text", "object", "function"])
+def test_what_no_loop_could_select_either_is_refused_as_by_select(branch: Any) -> None:
+    with pytest.raises(TypeError, match="branch 'bad' can neither be selected nor awaited"):
+        blocking_select(box=Box(), bad=branch)
+
+
 async def test_a_thread_that_runs_a_loop_must_not_block() -> None:
     with pytest.raises(RuntimeError, match="would block the event loop"):
         blocking_select(box=Box("item"), work=nothing())  # type: ignore[call-overload]

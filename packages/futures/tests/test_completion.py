@@ -5,8 +5,9 @@ import gc
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -234,6 +235,51 @@ async def test_a_task_that_comes_back_goes_to_the_next_who_waits() -> None:
         key, _ = await second
         assert key == "only"
         assert first.cancelled()
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))), ids=str)
+async def test_tasks_that_come_back_in_any_order_stand_in_the_order_of_their_completion(order: Sequence[int]) -> None:
+    async with CompletionQueue[int, Any]() as queue:
+        parties: list[TaskWaiter[Any]] = [TaskWaiter() for _ in range(4)]
+        for party in parties:
+            queue.register(party)
+        for key in range(6):
+            queue.add(turns(0), key, eager=True)
+        for number in order:
+            queue.withdraw(parties[number])
+        assert [key async for key, _ in queue] == [0, 1, 2, 3, 4, 5]
+
+
+async def test_a_task_that_comes_back_twice_keeps_its_place_and_what_was_taken_meanwhile_is_forgotten() -> None:
+    async with CompletionQueue[int, Any]() as queue:
+        parties: list[TaskWaiter[Any]] = [TaskWaiter() for _ in range(4)]
+        for party in parties[:3]:
+            queue.register(party)
+        for key in range(4):
+            queue.add(turns(0), key, eager=True)
+        queue.withdraw(parties[1])
+        queue.register(parties[3])  # gets 1 again
+        queue.withdraw(parties[0])
+        assert (queue.pop_nowait() or ())[0] == 0
+        queue.withdraw(parties[2])
+        queue.withdraw(parties[3])
+        assert [key async for key, _ in queue] == [1, 2, 3]
+        del parties, party
+        gc.collect()
+        assert not queue._returned
+
+
+async def test_pops_that_are_cancelled_in_the_turn_of_their_tasks_change_no_order() -> None:
+    async with CompletionQueue[int, Any]() as queue:
+        popping = [asyncio.create_task(queue.pop()) for _ in range(3)]
+        for key in range(3):
+            queue.add(turns(2), key)
+        while "0 running" not in repr(queue):
+            await yield_now()
+        for task in popping:
+            task.cancel()
+        await asyncio.wait(popping)
+        assert [key async for key, _ in queue] == [0, 1, 2]
 
 
 async def test_what_was_claimed_elsewhere_is_skipped() -> None:
@@ -757,6 +803,37 @@ async def test_of_two_that_could_decide_the_first_one_does() -> None:
         await queue.wait()
         assert asked == [0, 1]
         assert queue.decisive is not None and queue.decisive.result() == 1
+
+
+@pytest.mark.parametrize("until", [3, "text", ()])
+def test_what_cannot_decide_is_refused_by_name(until: Any) -> None:
+    with pytest.raises(TypeError, match="until must be a function"):
+        CompletionQueue(until=until)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("error", [OSError, asyncio.CancelledError])
+async def test_an_error_of_who_decides_is_reported_and_the_task_handed_over_undecided(
+    eager: bool, error: type[BaseException]
+) -> None:
+    def decide(task: asyncio.Task[Any]) -> bool:
+        if task.result() == "bad":
+            raise error
+        return True
+
+    async with reported() as errors, CompletionQueue[str, Any](until=decide) as queue:
+        popping = asyncio.create_task(queue.pop())
+        other = queue.add(never(), "other")
+        await yield_now()
+        queue.add(turns(0 if eager else 3, "bad"), "bad", eager=eager)
+        assert (await asyncio.wait_for(popping, 10))[0] == "bad"
+        assert [type(one) for one in errors] == [error]
+        assert queue.decisive is None
+        queue.add(turns(1, "good"), "good")
+        assert (await queue.pop())[0] == "good"
+        assert queue.decisive is not None
+        await asyncio.wait([other])
+        assert other.cancelled()
 
 
 async def test_closing_does_not_ask_those_again_whom_the_decision_has_cancelled() -> None:

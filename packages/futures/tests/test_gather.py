@@ -356,8 +356,10 @@ async def test_a_limit_that_is_no_count_is_refused_by_name(limit: Any) -> None:
 async def test_nonsense_is_refused(joining: Joining) -> None:
     with pytest.raises(TypeError):
         await joining(never(), 1, never())
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="a function: call it"):
         await joining(never)
+    with pytest.raises(TypeError, match="a class: make one"):
+        await joining(asyncio.Event)
     assert others() == set()
 
 

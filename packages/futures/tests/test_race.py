@@ -212,7 +212,7 @@ async def test_nonsense_is_refused_and_nothing_begins(racing: Racing) -> None:
         await racing()
     with pytest.raises(TypeError):
         await racing(begin(), 1, begin())  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="a function: call it"):
         await racing(begin)  # type: ignore[arg-type]
     assert others() == set()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import pickle
 import random
 import sys
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from yamanote.futures import CompletionQueue, failed_branch, select, task_set
+from yamanote.futures import CompletionQueue, blocking_select, failed_branch, select, shared, task_set
 from yamanote.runtime import (
     BUDGET,
     CancellationToken,
@@ -415,6 +416,32 @@ async def test_a_select_cancelled_while_its_losers_end_gives_back_what_it_took(t
     assert box.items == ([] if was_done else ["item"])
 
 
+async def test_a_select_cancelled_while_its_losers_end_is_cancelled_although_a_coroutine_won_at_once() -> None:
+    async def lose() -> None:
+        try:
+            await never()
+        finally:
+            await turns(3)
+
+    selecting = asyncio.create_task(select(loser=lose(), winner=turns(0), biased=True))
+    await turns(2)
+    selecting.cancel()
+    await asyncio.wait([selecting])
+    assert selecting.cancelled()
+    assert others() == set()
+
+
+async def test_an_interrupt_after_a_coroutine_has_won_at_once_is_raised_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("yamanote.futures._select.commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        select(winner=turns(0)).send(None)
+
+
 async def test_a_coroutine_that_serves_another_branch_while_it_begins_is_no_trouble() -> None:
     box = Box()
 
@@ -533,6 +560,48 @@ async def test_the_error_of_a_branch_is_raised_with_its_name() -> None:
         assert not tasks.names
 
 
+async def test_each_of_those_who_get_one_error_is_told_its_own_branch() -> None:
+    page = shared(fail(OSError("no answer")))
+
+    async def ask(name: str) -> tuple[str, ...]:
+        try:
+            await select({name: page, "box": Box()})
+        except OSError as error:
+            await turns(2)
+            return failed_branch(error)
+        return ()
+
+    assert await asyncio.gather(ask("x"), ask("y")) == [("x",), ("y",)]
+
+
+async def test_who_gets_an_error_that_a_select_of_another_task_raised_is_told_the_branch_of_that() -> None:
+    error = OSError("no answer")
+    with pytest.raises(OSError):
+        await select(mine=fail(OSError("another one")), box=Box())
+    with pytest.raises(OSError):
+        await spawn(select(theirs=fail(error), box=Box()))
+    assert failed_branch(error) == ("theirs",)
+    assert failed_branch(pickle.loads(pickle.dumps(error))) == ("theirs",)
+
+
+async def test_the_notes_of_selects_that_raise_one_error_do_not_pile_up() -> None:
+    error = OSError("no answer")
+    error.add_note("from the program")
+    for number in range(3):
+        with pytest.raises(OSError):
+            await select({f"branch {number}": fail(error), "box": Box()})
+    assert error.__notes__ == ["from the program", "raised by the branch 'branch 2' of a select"]
+
+
+def test_a_forgotten_await_is_reported_by_the_name_of_select() -> None:
+    with pytest.warns(RuntimeWarning, match="coroutine 'select' was never awaited"):
+        select(box=Box())
+        gc.collect()
+    with pytest.warns(RuntimeWarning, match="coroutine 'select' was never awaited"):
+        select(task_set())
+        gc.collect()
+
+
 async def test_a_branch_that_cannot_be_waited_for_leaves_the_others_untouched() -> None:
     box = Box()
     with pytest.raises(OSError):
@@ -602,6 +671,34 @@ async def test_what_is_neither_is_refused_by_name_and_nothing_begins(branch: Any
     with pytest.raises((TypeError, ValueError), match="timeout"):
         await select(work=begin(), box=box, timeout="1")  # type: ignore[call-overload]
     assert box.items == ["item"]
+
+
+class Sink:
+    """Has what a sender has."""
+
+    def sending(self, item: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("branch", "advice"),
+    [
+        (CancellationToken, r"a class: make one, `CancellationToken\(\.\.\.\)`"),
+        (asyncio.Event, r"a class: make one, `Event\(\.\.\.\)`"),
+        (turns, "a function: call it"),
+        (Sink(), r"to send: `tx\.sending\(item\)`"),
+    ],
+    ids=["selectable class", "class", "function", "sender"],
+)
+async def test_what_is_nearly_a_branch_is_refused_with_advice(branch: Any, advice: str) -> None:
+    with pytest.raises(TypeError, match=f"branch 'bad' can neither be selected nor awaited .*{advice}"):
+        select(bad=branch, work=never())
+    with pytest.raises(TypeError, match=f"branch 'bad' can neither be selected nor awaited .*{advice}"):
+        await asyncio.to_thread(blocking_select, bad=branch)
+
+
+async def test_something_that_stands_for_a_branch_is_one() -> None:
+    assert await select(box=weakref.proxy(box := Box("item"))) == ("box", "item")
+    assert box.items == []
 
 
 async def test_a_loop_that_never_takes_one_branch_does_not_pile_up_waiters() -> None:

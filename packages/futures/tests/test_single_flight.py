@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from yamanote.futures import SingleFlight, gather, pending, single_flight
-from yamanote.runtime import JoinError, move_on_after, spawn_blocking, start_task, yield_now
+from yamanote.runtime import JoinError, move_on_after, remaining, spawn_blocking, start_task, yield_now
 
 
 class Calls(list[Any]):
@@ -133,6 +133,63 @@ async def test_who_asks_while_an_abandoned_run_ends_begins_anew() -> None:
     assert await function("a") == "a2"
     await asyncio.wait([first])
     assert first.cancelled() and calls.cancelled == 1 and left_of(function) == 0
+
+
+class Door:
+    """A lock behind which something else happens, once, before who held it goes on."""
+
+    def __init__(self, lock: Any, happen: Callable[[], None]) -> None:
+        self.lock = lock
+        self.happen: Callable[[], None] | None = happen
+
+    def __enter__(self) -> None:
+        self.lock.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.__exit__(*error)
+        happen, self.happen = self.happen, None
+        if happen is not None:
+            happen()
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["the run of the other", "a run that it begins"])
+async def test_who_has_found_a_run_gets_its_value_although_another_leaves_before_it_waits(begun: bool) -> None:
+    flights: SingleFlight[str, str] = SingleFlight()
+    calls = Calls()
+    calls.go.set()
+    other: Any = flights.run("a", partial(calls, "a"))
+    if begun:
+        other.send(None)
+
+    def leave() -> None:
+        if not begun:
+            other.send(None)
+        other.close()
+
+    flights._lock = Door(flights._lock, leave)  # type: ignore[assignment]
+    assert await flights.run("a", partial(calls, "a")) == "a1"
+    assert not len(flights) and len(calls) == 1
+
+
+async def test_the_limits_of_who_began_it_do_not_bind_the_run() -> None:
+    calls = Calls()
+
+    @single_flight
+    async def fetch() -> float | None:
+        left = remaining()
+        await calls.go.wait()
+        return left
+
+    async def in_a_hurry() -> None:
+        with move_on_after(0.001):
+            await fetch()
+
+    hurried = start_task(in_a_hurry())
+    await turns(2)
+    patient = start_task(fetch())
+    await hurried
+    calls.go.set()
+    assert await patient is None
 
 
 async def test_what_begins_anew_is_what_the_new_caller_brought() -> None:
@@ -284,6 +341,13 @@ def test_a_plain_function_is_refused(decorate: Callable[[], object]) -> None:
         decorate()
 
 
+def test_a_coroutine_is_refused_and_closed() -> None:
+    coroutine: Any = turns(1)
+    with pytest.raises(TypeError, match="needs an async function"):
+        single_flight(coroutine)
+    assert coroutine.cr_frame is None
+
+
 # ---------------------------------------------------------------- loops and threads
 
 
@@ -350,6 +414,7 @@ def test_nothing_is_left_of_a_loop_that_was_closed_in_the_middle_of_a_run() -> N
     loop.run_until_complete(begin())
     assert len(flights) == 1
     loop.close()
+    assert asyncio.run(asyncio.wait_for(flights.run("a", lambda: None), 60)) is None  # and does not wait for that one
     waiting.pop().close()
     assert len(flights) == 0
     gc.collect()

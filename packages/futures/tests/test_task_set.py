@@ -156,7 +156,7 @@ async def test_an_error_raised_twice_is_marked_with_its_latest_branch_only() -> 
             with pytest.raises(OSError):
                 await select(tasks)
             assert failed_branch(error) == (name,)
-        assert len(error.__notes__) == 2
+        assert len(error.__notes__) == 1
 
 
 def test_an_error_of_nobody_has_no_branch() -> None:
@@ -473,6 +473,27 @@ async def test_a_name_is_free_when_its_task_was_refused() -> None:
         with pytest.raises(TypeError):
             tasks.spawn("a", 1)  # type: ignore[arg-type]
         assert "a" not in tasks
+
+
+async def test_a_coroutine_under_a_name_that_is_none_is_refused_and_closed() -> None:
+    async with task_set() as tasks:
+        with pytest.raises(TypeError, match=r"name must be a string, not \[\]"):
+            tasks.spawn([], never())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("several", [list, tuple, next], ids=["list", "tuple", "coroutine"])
+async def test_coroutines_without_a_name_are_refused_and_closed(several: Any) -> None:
+    with pytest.raises(TypeError, match="a task needs a name"):
+        task_set(several(iter([never()])), other=never())
+    with pytest.raises(TypeError, match="a branch needs a name"):
+        select(several(iter([never()])), other=never())  # type: ignore[call-overload]
+
+
+async def test_a_closed_set_says_that_it_is_one() -> None:
+    async with task_set() as tasks:
+        pass
+    with pytest.raises(RuntimeError, match="this task set has been closed"):
+        tasks.spawn("late", never())
 
 
 async def test_a_task_cannot_close_its_set_in_its_first_step() -> None:

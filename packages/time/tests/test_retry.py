@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import inspect
 import threading
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from yamanote.runtime import move_on_after, run, spawn_blocking
+from yamanote.runtime import CancelScope, move_on_after, run, spawn_blocking
 from yamanote.testing import explore_cancellations
 from yamanote.time import Schedule, VirtualClock, retry, sleep, time, timeout
 
@@ -161,6 +162,60 @@ async def test_a_time_limit_outside_ends_it_between_attempts_too() -> None:
 
 
 @virtual
+async def test_when_the_time_outside_is_over_no_other_attempt_begins_though_the_cancellation_was_swallowed() -> None:
+    async def ask() -> None:
+        attempts.append(time())
+        try:
+            await sleep(10)
+        except asyncio.CancelledError:
+            raise OSError(f"attempt {len(attempts)}") from None
+
+    def is_worth_it(error: Exception) -> bool:
+        asked.append(error)
+        return True
+
+    attempts, asked = list[float](), list[Exception]()
+    with pytest.raises(OSError, match="attempt 1"):
+        async with timeout(3):
+            await retry(often.retries(2), on=is_worth_it)(ask)()
+    assert attempts == [0]
+    assert asked == []  # it may spend a permit on its answer
+    assert time() == 3
+
+
+@virtual
+async def test_when_the_time_outside_is_over_a_stream_is_not_begun_again() -> None:
+    async def stream() -> AsyncIterator[int]:
+        begun.append(time())
+        try:
+            yield 1
+            await sleep(10)
+        except asyncio.CancelledError:
+            raise OSError(f"stream {len(begun)}") from None
+
+    begun = list[float]()
+    with pytest.raises(OSError, match="stream 1"):
+        async with timeout(3):
+            async for _ in retry(often.retries(2))(stream)():
+                assert len(begun) == 1
+    assert begun == [0]
+
+
+@virtual
+async def test_when_the_time_of_its_caller_is_over_a_plain_function_is_not_called_again() -> None:
+    def call() -> None:
+        with pytest.raises(OSError):
+            retry(Schedule(0, 0))(flaky.fail)(1)
+
+    flaky = Flaky(OSError(), OSError(), OSError())
+    with CancelScope(time()):
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(call,))
+        thread.start()
+        thread.join()
+    assert len(flaky.errors) == 2
+
+
+@virtual
 async def test_a_cancellation_is_no_failure() -> None:
     flaky = Flaky(takes=5)
     task = asyncio.create_task(retry(often, on=lambda error: True)(flaky.ask)(1))
@@ -295,7 +350,7 @@ def test_the_total_of_a_plain_function_includes_its_own_time(monkeypatch: pytest
 
 async def test_a_plain_function_is_refused_where_it_would_stop_the_loop() -> None:
     flaky = Flaky()
-    with pytest.raises(RuntimeError, match="block the event loop"):
+    with pytest.raises(RuntimeError, match=r"block the event loop.* write an async function around it"):
         retry(often)(flaky.fail)(1)
 
 
@@ -474,6 +529,14 @@ async def always(error: Exception) -> bool:
 def test_conditions_that_are_none_are_refused(on: Any) -> None:
     with pytest.raises(TypeError, match="on must be"):
         retry(often, on=on)
+
+
+def test_a_coroutine_instead_of_a_function_or_a_schedule_is_refused_and_closed() -> None:
+    for decorate in (retry(often), retry):
+        coroutine: Any = always(OSError())
+        with pytest.raises(TypeError, match="coroutine object always"):
+            decorate(coroutine)
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
 @pytest.mark.parametrize("schedule", [1, None, numbers], ids=["number", "None", "function"])

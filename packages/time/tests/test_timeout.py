@@ -635,6 +635,38 @@ def test_an_awaitable_without_a_limit_is_refused_and_closed() -> None:
         timeout_at(ready())  # type: ignore[call-overload]
 
 
+def test_two_awaitables_and_no_limit_are_refused_and_both_closed() -> None:
+    for limit in (timeout, timeout_at):
+        first, second = ready(), ready()
+        with pytest.raises(TypeError, match="must be a number of seconds, not coroutine"):
+            limit(first, second)  # type: ignore[call-overload]
+        assert inspect.getcoroutinestate(first) == inspect.getcoroutinestate(second) == inspect.CORO_CLOSED
+
+
+async def test_awaiting_a_limit_that_has_no_work_is_refused_with_advice() -> None:
+    for limit in (timeout(1), timeout_at(1)):
+        with pytest.raises(TypeError, match="use `async with`, or add an awaitable"):
+            await limit  # type: ignore[misc]
+
+
+def test_a_call_that_is_never_awaited_goes_by_the_name_of_the_function_that_was_called() -> None:
+    work = ready()
+    for limited, name in ((timeout(work, 1), "timeout"), (timeout_at(1, work), "timeout_at")):
+        assert (limited.__name__, limited.__qualname__) == (name, name)  # type: ignore[union-attr]
+        limited.close()
+    work.close()
+
+
+@virtual
+async def test_work_that_has_swallowed_its_cancellation_has_no_time_left_for_the_next_call() -> None:
+    async with timeout(1):
+        with pytest.raises(asyncio.CancelledError):
+            await sleep(5)
+        with pytest.raises(TimeoutError):
+            await timeout(remaining(), sleep(5))
+        assert time() == 1
+
+
 async def test_the_call_form_respects_a_shield_that_is_entered_in_the_first_step() -> None:
     ended: list[bool] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import math
 import threading
 from collections.abc import Callable, Coroutine
@@ -465,6 +466,14 @@ async def test_nonsense_is_refused_by_name(clock: VirtualClock) -> None:
     with pytest.raises(TypeError, match="missed"):
         create_timer(Calls(), 1, missed="skip")  # type: ignore[arg-type]
     assert len(asyncio.all_tasks()) == 1
+
+
+@virtual
+async def test_a_coroutine_instead_of_a_function_is_refused_and_closed(clock: VirtualClock) -> None:
+    coroutine: Any = Calls()(1)
+    with pytest.raises(TypeError, match="callback must be an async function"):
+        create_timer(coroutine, 1)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
 @pytest.mark.filterwarnings("error")

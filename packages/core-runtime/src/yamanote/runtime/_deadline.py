@@ -78,7 +78,8 @@ def current_deadline() -> float | None:
 def remaining() -> float | None:
     """How many seconds are left until `current_deadline`; 0 when it has passed, None when there is none.
 
-    ``await client.get(url, timeout=remaining())`` is right wherever it is called.
+    For calls that take a number: ``connect(host, timeout=remaining())``. Some libraries read 0 as no limit at all, and
+    work inside of `yamanote.time.timeout` needs no number.
 
     **Threads:** it can be asked in every thread that carries the context variables of its caller.
 

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar, final
 
 from yamanote.runtime._budget import BUDGET
 from yamanote.runtime._cancel import cancel_and_wait
+from yamanote.runtime._deadline import innermost as _innermost_deadline
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._task import start_task
 from yamanote.runtime._waiter import Waiter, park
@@ -37,11 +38,11 @@ class Shared(Generic[T]):
     """One run of what `factory` returns, which any number of parties await, as often as they like.
 
     For people who build things; `lru_cache` here, and `shared`, `lazy` and `single_flight` of `yamanote.futures` are
-    made of it. The run begins when somebody first awaits it, in a task of its own, with a copy of that one's context.
-    With `keep` it goes on to its end even if nobody waits for it any more. With `again` who asks after the run was
-    cancelled, or lost with its loop, begins another. `factory` is called under a lock: it should only make what is to
-    be awaited, as an async function does; when it raises an error itself, the next one to ask calls it again. A future,
-    task or join handle that it returns is only observed.
+    made of it. The run begins when somebody first awaits it, in a task of its own, with a copy of that one's context,
+    but not bound by its deadlines. With `keep` it goes on to its end even if nobody waits for it any more. With `again`
+    who asks after the run was cancelled, or lost with its loop, begins another. `factory` is called under a lock: it
+    should only make what is to be awaited, as an async function does; when it raises an error itself, the next one to
+    ask calls it again. A future, task or join handle that it returns is only observed.
 
     All get the same outcome: the value, or the very error that was raised, or JoinError when it was cancelled. An
     error that nobody ever asks for is reported once, by the exception handler of the loop. One that has ended is
@@ -90,9 +91,27 @@ class Shared(Generic[T]):
         self._lock = RLock()
 
     def __await__(self) -> Generator[Any, None, T]:
-        run, party, caller = self._current(), object(), None
+        return self._wait(object())
+
+    def join(self) -> Awaitable[T] | None:
+        """Take part from now on, not only when it is awaited: for tables of runs. None when it is too late for that.
+
+        Await at once what it returns. It is too late when the run has ended, all who waited for it were cancelled, or
+        it was lost with its loop; one that has not begun begins.
+        """
+        party = object()
+        with self._lock:
+            run = self._run
+            if run is not None and (run.task.done() or run.is_lost()):
+                return None
+            self._join(party)
+        return _Seat(self, party)
+
+    def _wait(self, party: object) -> Generator[Any, None, T]:
+        run, caller = self._run, None
         try:
-            if run is not None and run.task.done():
+            # First whether it has ended, *then* whether it is lost: the last who waits may leave in between.
+            if run is not None and run.task.done() and run is self._current():
                 self._budget -= 1
                 if self._budget < 0:
                     self._budget = BUDGET
@@ -191,7 +210,7 @@ class Shared(Generic[T]):
         with self._lock:
             if party not in run.parties:
                 return False
-            run.parties.remove(party)
+            run.parties.discard(party)  # it may end just now, on another thread
             if run.parties or run.abandoned or self._keep or run.task.done():
                 return False
             run.abandoned = True
@@ -235,6 +254,7 @@ class _Run(Generic[T]):
         self.abandoned = False
         context = copy_context()
         context.run(_innermost.set, self.inside)
+        context.run(_innermost_deadline.set, None)  # it goes on for others, who may have more time
         self.task: Task[T] = start_task(awaitable, name=name, context=context)
         self.task.add_done_callback(self._ended)
         self.handle = JoinHandle(self.task)
@@ -254,6 +274,20 @@ class _Run(Generic[T]):
         while inside is not None and inside is not self.inside:
             inside = inside.outer
         return inside is not None
+
+
+@final
+class _Seat(Generic[T]):
+    """What one party awaits that takes part already."""
+
+    __slots__ = ("_party", "_shared")
+
+    def __init__(self, shared: Shared[T], party: object) -> None:
+        self._shared = shared
+        self._party = party
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._shared._wait(self._party)
 
 
 @final

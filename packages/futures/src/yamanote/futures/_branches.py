@@ -6,13 +6,13 @@ Invariant: here, nothing is registered, started or taken yet. When something is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from inspect import CORO_CREATED, getcoroutinestate, isawaitable
 from types import CoroutineType
 from typing import Any, Final, TypeAlias, final
 
 from yamanote.futures._contenders import Contenders
-from yamanote.futures._ownership import close_unstarted
+from yamanote.futures._ownership import advice_about, close_unstarted
 from yamanote.futures._task_set import TaskSet
 from yamanote.runtime import JoinHandle, Selectable, Waiter, random_source
 
@@ -39,7 +39,7 @@ def branches_of(
     Raises TypeError for what is no branch, ValueError for what cannot be one any more, and when none is left.
     """
     if first is not None and not isinstance(first, Mapping):
-        close_unstarted([first, *named.values()])
+        close_unstarted([*(first if isinstance(first, Collection) else [first]), *named.values()])
         if isinstance(first, TaskSet):
             raise TypeError("a task set among other branches needs a name: select(tasks=tasks, ...)")
         raise TypeError(f"a branch needs a name: select(name=...), not select({first!r})")
@@ -48,11 +48,14 @@ def branches_of(
     try:
         if first is not None and len(given) < len(first) + len(named):
             raise ValueError("a branch is given twice, in the mapping and by name")
-        for name in [name for name, branch in given.items() if not hasattr(branch, "withdraw")]:
+        # Of the type, because a class has the methods of its instances.
+        for name in [name for name, branch in given.items() if not hasattr(type(branch), "withdraw")]:
             branch = given[name]
             if branch is None:
                 del given[name]
-            elif in_thread:
+            elif hasattr(branch, "withdraw") and not isinstance(branch, type):
+                continue
+            elif in_thread and isawaitable(branch):
                 raise TypeError(f"branch {name!r} needs an event loop, and cannot be selected in a thread: {branch!r}")
             elif asyncio.isfuture(branch):
                 given[name] = JoinHandle(branch)
@@ -85,9 +88,10 @@ def branches_of(
     return branches, contenders
 
 
-def _require_unstarted(name: str, branch: Awaitable[Any], others: dict[str, Awaitable[Any]]) -> None:
+def _require_unstarted(name: str, branch: Any, others: dict[str, Awaitable[Any]]) -> None:
     if not isawaitable(branch):
-        raise TypeError(f"branch {name!r} can neither be selected nor awaited: {branch!r}")
+        advice = " (to send: `tx.sending(item)`)" if hasattr(branch, "sending") else advice_about(branch)
+        raise TypeError(f"branch {name!r} can neither be selected nor awaited{advice}: {branch!r}")
     if type(branch) is CoroutineType and getcoroutinestate(branch) != CORO_CREATED:
         raise ValueError(
             f"branch {name!r} is a coroutine that has begun or was closed already: make a new one for each round, or "

@@ -1,8 +1,8 @@
 """Completion queue: tasks that run, and those that have finished, first finished first.
 
-Invariant: every task that was added is running, or waits in the queue once, or has been handed over once; a party that
-gives up puts what it was handed back to the front. A completion costs one operation, whatever the number of tasks.
-Finished tasks and parties that wait for one are never both there once a call has returned.
+Invariant: every task that was added runs, or waits in the queue once, or has been handed over once; a party that gives
+up puts what it was handed back to the front, in the order of completion. A completion costs one operation, whatever
+the number of tasks. Finished tasks and parties that wait for one are never both there once a call has returned.
 
 The queue owns its tasks: closing it cancels and awaits those that run. It never looks at a result: whoever takes a
 finished task does, and the error of one that nobody takes is reported by the exception handler of its loop.
@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import warnings
 from _thread import RLock
+from bisect import bisect
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar, final
+from weakref import WeakKeyDictionary
 
 from yamanote.futures._ownership import close_unstarted, start_owned
 from yamanote.runtime import BUDGET, Selectable, Waiter, park, yield_now
@@ -34,9 +36,9 @@ class CompletionQueue(Generic[K, T]):
     For people who build combinators; `task_set`, `amass`, `as_completed_safe` and `select` are made of it. A queue is
     `Selectable`: a branch of a `select` on it stays parked while the queue is empty, and is handed ``(key, task)``.
 
-    With `until`, a function that must not raise, the first finished task for which it is true is the `decisive` one:
-    the others are cancelled at once, not when somebody gets to run. It is asked once for each, in the order in which
-    they finish, until then.
+    With `until`, the first finished task for which it is true is the `decisive` one: the others are cancelled at once,
+    not when somebody gets to run. It is asked once for each, in the order in which they finish, until then. An error
+    that it raises is reported by the exception handler of the loop, and decides nothing.
 
     **Threads:** tasks are added on the loop that runs them; the queue may be waited for from any loop and thread.
 
@@ -59,7 +61,9 @@ class CompletionQueue(Generic[K, T]):
         "_closed",
         "_enders",
         "_finished",
+        "_handed",
         "_mutex",
+        "_returned",
         "_running",
         "_starting",
         "_waiters",
@@ -71,6 +75,8 @@ class CompletionQueue(Generic[K, T]):
     """The finished task for which `until` was true, even if it has been taken since; None in a closed queue."""
 
     def __init__(self, *, until: Callable[[asyncio.Task[T]], bool] | None = None) -> None:
+        if until is not None and not callable(until):
+            raise TypeError(f"until must be a function, or None, not {until!r}")
         self._running: dict[asyncio.Task[T], K] = {}
         self._finished: deque[tuple[K, asyncio.Task[T]]] = deque()
         self._waiters: deque[Waiter[Any]] = deque()
@@ -79,6 +85,9 @@ class CompletionQueue(Generic[K, T]):
         """Who wait until no task runs."""
         # Reentrant, because a coroutine that the garbage collector throws away withdraws, wherever its thread is then.
         self._mutex = RLock()
+        self._handed = 0
+        self._returned: WeakKeyDictionary[asyncio.Task[T], int] | None = None
+        """The tasks that came back from a party, each with its number among those that were handed over."""
         self._budget = BUDGET
         self._closed = False
         self._starting: Awaitable[T] | None = None  # what is in its first step, and has not been added yet
@@ -238,8 +247,17 @@ class CompletionQueue(Generic[K, T]):
             if not waiter.settled:
                 self._forget(waiter)
             elif waiter.error is None and waiter.value is not None and not self._closed:
-                self._finished.appendleft(waiter.value)
+                self._put_back(waiter.value, waiter.operation)
                 self._match()
+
+    def _put_back(self, entry: tuple[K, asyncio.Task[T]], number: int) -> None:
+        if self._returned is None:
+            self._returned = WeakKeyDictionary()
+        numbers = self._returned
+        # Those in front came back, too, and are in order. In a copy, because other threads take some meanwhile.
+        place = bisect(self._finished.copy(), number, key=lambda other: numbers.get(other[1], number + 1))
+        self._finished.insert(place, entry)
+        numbers[entry[1]] = number
 
     def _finish(self, task: asyncio.Task[T]) -> None:
         # In one of the two at any moment: another thread may ask whether anything is left.
@@ -252,10 +270,18 @@ class CompletionQueue(Generic[K, T]):
             self._match()
 
     def _judge(self, task: asyncio.Task[T]) -> None:
-        if self._until is not None and self._until(task):
-            self._until = None
-            self.decisive = task
-            self.cancel_all()
+        try:
+            if self._until is None or not self._until(task):
+                return
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # also the CancelledError of a task whose result it asks for
+            message = "`until` of a CompletionQueue has failed"
+            task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
+            return
+        self._until = None
+        self.decisive = task
+        self.cancel_all()
 
     def _match(self) -> None:
         """Hand finished tasks to who wait for one, and end the waits that have no future."""
@@ -266,8 +292,12 @@ class CompletionQueue(Generic[K, T]):
                     entry = finished.popleft()
                 except IndexError:
                     break
+                self._handed += 1
+                number = self._handed if self._returned is None else self._returned.get(entry[1], self._handed)
                 while waiters:
-                    if waiters.popleft().hand(entry):
+                    waiter = waiters.popleft()
+                    waiter.operation = number  # in case that it gives the entry back
+                    if waiter.hand(entry):
                         break
                 else:
                     finished.appendleft(entry)

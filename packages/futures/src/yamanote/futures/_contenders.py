@@ -53,6 +53,7 @@ class Contenders(Generic[K, T]):
         if entry is None:
             self._queue.register(waiter)
         else:
+            waiter.operation = 0  # the first: where it goes when it comes back
             waiter.hand(entry)
 
     def withdraw(self, waiter: Waiter[Any], /) -> None:

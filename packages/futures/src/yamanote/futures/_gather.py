@@ -3,6 +3,8 @@
 Four names for four answers to an error: `join` lets the others finish, `gather` stops them, and both raise everything
 that went wrong; `try_join` stops them and raises that one error as it is; `gather_safe` lets them finish, and returns
 it where the value would be.
+
+All return lists. Of two to five arguments the annotations say tuple, as asyncio's do, so that each place has its type.
 """
 
 from __future__ import annotations
@@ -17,13 +19,30 @@ from yamanote.futures._together import run_together
 __all__ = ["gather", "gather_safe", "group_of_errors", "join", "try_join"]
 
 T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 
 
+@overload
+async def join(_1: Awaitable[T1], _2: Awaitable[T2], /) -> tuple[T1, T2]: ...
+@overload
+async def join(_1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], /) -> tuple[T1, T2, T3]: ...
+@overload
+async def join(
+    _1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], _4: Awaitable[T4], /
+) -> tuple[T1, T2, T3, T4]: ...
+@overload
+async def join(
+    _1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], _4: Awaitable[T4], _5: Awaitable[T5], /
+) -> tuple[T1, T2, T3, T4, T5]: ...
 @overload
 async def join(*awaitables: Awaitable[T]) -> list[T]: ...
 @overload
 async def join(awaitables: Iterable[Awaitable[T]], /) -> list[T]: ...
-async def join(*awaitables: Any) -> list[Any]:
+async def join(*awaitables: Any) -> Any:
     """Run all at once, wait until every one has ended, and return their values in the order of the arguments.
 
     Takes awaitables, or one iterable of them. A failure stops nobody. When some fail, all their errors are raised
@@ -47,10 +66,22 @@ async def join(*awaitables: Any) -> list[Any]:
 
 
 @overload
+async def try_join(_1: Awaitable[T1], _2: Awaitable[T2], /) -> tuple[T1, T2]: ...
+@overload
+async def try_join(_1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], /) -> tuple[T1, T2, T3]: ...
+@overload
+async def try_join(
+    _1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], _4: Awaitable[T4], /
+) -> tuple[T1, T2, T3, T4]: ...
+@overload
+async def try_join(
+    _1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], _4: Awaitable[T4], _5: Awaitable[T5], /
+) -> tuple[T1, T2, T3, T4, T5]: ...
+@overload
 async def try_join(*awaitables: Awaitable[T]) -> list[T]: ...
 @overload
 async def try_join(awaitables: Iterable[Awaitable[T]], /) -> list[T]: ...
-async def try_join(*awaitables: Any) -> list[Any]:
+async def try_join(*awaitables: Any) -> Any:
     """Like `join`, but the first error cancels the others, waits for them, and is raised as it is, in no group.
 
     Errors that the others raise meanwhile are reported by the loop's exception handler. Use `gather` to get them all.
@@ -72,12 +103,43 @@ async def try_join(*awaitables: Any) -> list[Any]:
 
 
 @overload
+async def gather(
+    _1: Awaitable[T1], _2: Awaitable[T2], /, *, limit: int | None = None, sensitive: bool = True
+) -> tuple[T1, T2]: ...
+@overload
+async def gather(
+    _1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], /, *, limit: int | None = None, sensitive: bool = True
+) -> tuple[T1, T2, T3]: ...
+@overload
+async def gather(
+    _1: Awaitable[T1],
+    _2: Awaitable[T2],
+    _3: Awaitable[T3],
+    _4: Awaitable[T4],
+    /,
+    *,
+    limit: int | None = None,
+    sensitive: bool = True,
+) -> tuple[T1, T2, T3, T4]: ...
+@overload
+async def gather(
+    _1: Awaitable[T1],
+    _2: Awaitable[T2],
+    _3: Awaitable[T3],
+    _4: Awaitable[T4],
+    _5: Awaitable[T5],
+    /,
+    *,
+    limit: int | None = None,
+    sensitive: bool = True,
+) -> tuple[T1, T2, T3, T4, T5]: ...
+@overload
 async def gather(*awaitables: Awaitable[T], limit: int | None = None, sensitive: bool = True) -> list[T]: ...
 @overload
 async def gather(
     awaitables: Iterable[Awaitable[T]], /, *, limit: int | None = None, sensitive: bool = True
 ) -> list[T]: ...
-async def gather(*awaitables: Any, limit: int | None = None, sensitive: bool = True) -> list[Any]:
+async def gather(*awaitables: Any, limit: int | None = None, sensitive: bool = True) -> Any:
     """Run many things, at most `limit` at a time, and return their values in order.
 
     Takes awaitables, or one iterable of them, which is consumed as places become free; with a limit of 1 they run one
@@ -104,12 +166,35 @@ async def gather(*awaitables: Any, limit: int | None = None, sensitive: bool = T
 
 
 @overload
+async def gather_safe(
+    _1: Awaitable[T1], _2: Awaitable[T2], /, *, limit: int | None = None
+) -> tuple[T1 | BaseException, T2 | BaseException]: ...
+@overload
+async def gather_safe(
+    _1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], /, *, limit: int | None = None
+) -> tuple[T1 | BaseException, T2 | BaseException, T3 | BaseException]: ...
+@overload
+async def gather_safe(
+    _1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], _4: Awaitable[T4], /, *, limit: int | None = None
+) -> tuple[T1 | BaseException, T2 | BaseException, T3 | BaseException, T4 | BaseException]: ...
+@overload
+async def gather_safe(
+    _1: Awaitable[T1],
+    _2: Awaitable[T2],
+    _3: Awaitable[T3],
+    _4: Awaitable[T4],
+    _5: Awaitable[T5],
+    /,
+    *,
+    limit: int | None = None,
+) -> tuple[T1 | BaseException, T2 | BaseException, T3 | BaseException, T4 | BaseException, T5 | BaseException]: ...
+@overload
 async def gather_safe(*awaitables: Awaitable[T], limit: int | None = None) -> list[T | BaseException]: ...
 @overload
 async def gather_safe(
     awaitables: Iterable[Awaitable[T]], /, *, limit: int | None = None
 ) -> list[T | BaseException]: ...
-async def gather_safe(*awaitables: Any, limit: int | None = None) -> list[Any]:
+async def gather_safe(*awaitables: Any, limit: int | None = None) -> Any:
     """Run many things, at most `limit` at a time, and return how each has ended, in order: its value or its error.
 
     Takes awaitables, or one iterable of them, which is consumed as places become free. A failure stops nobody, and is

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from yamanote.runtime import JoinError, JoinHandle, make_task, park
 
 __all__ = [
+    "advice_about",
     "checked",
     "close_rest",
     "close_unstarted",
@@ -62,7 +63,14 @@ def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
         return awaitable
     if isawaitable(awaitable):
         return _await(awaitable)
-    raise TypeError(f"neither a coroutine nor another awaitable: {awaitable!r}")
+    raise TypeError(f"neither a coroutine nor another awaitable{advice_about(awaitable)}: {awaitable!r}")
+
+
+def advice_about(stranger: object) -> str:
+    """What an error may add about something that cannot be awaited as it is."""
+    if isinstance(stranger, type):
+        return f" (a class: make one, `{stranger.__name__}(...)`)"
+    return " (a function: call it)" if callable(stranger) else ""
 
 
 async def _observe(handle: JoinHandle[T]) -> T:
@@ -155,7 +163,7 @@ def require_awaitables(awaitables: Collection[Any]) -> None:
     for awaitable in awaitables:
         if type(awaitable) is not CoroutineType and not isawaitable(awaitable):
             close_unstarted(awaitables)
-            raise TypeError(f"neither a coroutine nor another awaitable: {awaitable!r}")
+            raise TypeError(f"neither a coroutine nor another awaitable{advice_about(awaitable)}: {awaitable!r}")
     if len(set(map(id, awaitables))) < len(awaitables):
         # A future may well be waited for twice. Of a coroutine two tasks would each run a part.
         for coroutine, times in Counter(one for one in awaitables if isinstance(one, Coroutine)).items():

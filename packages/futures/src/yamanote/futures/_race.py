@@ -13,8 +13,23 @@ from yamanote.futures._together import run_together
 __all__ = ["race", "race_ok"]
 
 T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 
 
+@overload
+async def race(_1: Awaitable[T1], _2: Awaitable[T2], /) -> T1 | T2: ...
+@overload
+async def race(_1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], /) -> T1 | T2 | T3: ...
+@overload
+async def race(_1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], _4: Awaitable[T4], /) -> T1 | T2 | T3 | T4: ...
+@overload
+async def race(
+    _1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], _4: Awaitable[T4], _5: Awaitable[T5], /
+) -> T1 | T2 | T3 | T4 | T5: ...
 @overload
 async def race(*awaitables: Awaitable[T]) -> T: ...
 @overload
@@ -50,6 +65,18 @@ async def race(*awaitables: Any) -> Any:
         del tasks, winner  # the error refers to this frame, and they to the error
 
 
+@overload
+async def race_ok(_1: Awaitable[T1], _2: Awaitable[T2], /) -> T1 | T2: ...
+@overload
+async def race_ok(_1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], /) -> T1 | T2 | T3: ...
+@overload
+async def race_ok(
+    _1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], _4: Awaitable[T4], /
+) -> T1 | T2 | T3 | T4: ...
+@overload
+async def race_ok(
+    _1: Awaitable[T1], _2: Awaitable[T2], _3: Awaitable[T3], _4: Awaitable[T4], _5: Awaitable[T5], /
+) -> T1 | T2 | T3 | T4 | T5: ...
 @overload
 async def race_ok(*awaitables: Awaitable[T]) -> T: ...
 @overload

@@ -167,6 +167,11 @@ async def _first_of_set(tasks: TaskSet[Any], timeout: float | None, else_: Any) 
         del entry  # an error refers to this frame, and it to the error
 
 
+# A forgotten await is reported by this name.
+for _inner in _first_of, _first_of_set:
+    _inner.__name__ = _inner.__qualname__ = "select"
+
+
 class _Rounds(threading.local):
     """How many times in a row a select of this thread has found a branch ready.
 

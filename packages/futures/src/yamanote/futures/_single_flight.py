@@ -51,6 +51,8 @@ def single_flight(function: AsyncFunction[P, T], /) -> _SingleFlightFunction[P, 
     ['A', 'A', 'B']
     """
     if not inspect.iscoroutinefunction(function):
+        if inspect.iscoroutine(function):
+            function.close()
         raise TypeError(f"single_flight() needs an async function, not {function!r}")
     return _SingleFlightFunction(function, SingleFlight(), None)
 
@@ -88,7 +90,7 @@ class SingleFlight(Generic[K, T]):
         """Return what the run for `key` gives; when none is in progress, begin one by calling `factory`.
 
         What `factory` returns is the value, and is awaited first if it can be. It runs in a task of its own, with a
-        copy of the caller's context.
+        copy of the caller's context, but not bound by its deadlines.
 
         Raises what the run raises, the same error for all who wait for it, and JoinError when it was cancelled by
         somebody else. Raises RuntimeError where a run asks, in its own task, for its own key; what it asks for in other
@@ -98,12 +100,13 @@ class SingleFlight(Generic[K, T]):
         require_function(factory, "factory must be a function without arguments, not {!r}")
         with self._lock:
             flight = self._flights.get(key)
-            if flight is None or flight.is_abandoned() or flight.is_finished():
+            # Joined under the lock: else the last who waits for it, on another loop, might leave before this one comes.
+            while flight is None or (seat := flight.join()) is None:
                 flight = self._flights[key] = made_by(factory)
         try:
-            return await flight
+            return await seat
         finally:
-            del flight  # an error refers to this frame, and this to the error
+            del flight, seat  # an error refers to this frame, and they to the error
 
     def forget(self, key: K) -> bool:
         """Let who asks for `key` from now on begin anew; those who wait get what they wait for.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, TypeVar, final
 
@@ -43,7 +43,10 @@ def task_set(tasks: Mapping[str, Awaitable[T]] | None = None, /, **named: Awaita
     two gave 4
     three gave 4
     """
-    given = tasks or {}
+    given = {} if tasks is None else tasks
+    if not isinstance(given, Mapping):
+        close_unstarted([*(given if isinstance(given, Collection) else [given]), *named.values()])
+        raise TypeError(f"a task needs a name: task_set(name=...), or a mapping, not {given!r}")
     awaitables = {**given, **named}
     try:
         if len(awaitables) < len(given) + len(named):
@@ -86,12 +89,20 @@ class TaskSet(Generic[T]):
     def spawn(self, name: str, awaitable: Awaitable[T]) -> None:
         """Start `awaitable` under `name`; also while others select from the set. It runs at once up to its first wait.
 
-        Raises ValueError when a task of this name has not been taken yet, TypeError for what cannot be awaited,
-        RuntimeError after `aclose`.
+        Raises ValueError when a task of this name has not been taken yet, TypeError for a name that is none and for
+        what cannot be awaited, RuntimeError after `aclose`.
         """
-        if name in self._tasks:
+        try:
+            if self._queue._closed:
+                raise RuntimeError("this task set has been closed")
+            if name in self._tasks:
+                raise ValueError(f"there is a task named {name!r} already")
+        except TypeError:  # it cannot be hashed
             close_unstarted([awaitable])
-            raise ValueError(f"there is a task named {name!r} already")
+            raise TypeError(f"name must be a string, not {name!r}") from None
+        except (RuntimeError, ValueError):
+            close_unstarted([awaitable])
+            raise
         self._tasks[name] = None
         try:
             task = self._queue.add(awaitable, name, name=name, eager=True)

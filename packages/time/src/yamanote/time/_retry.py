@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from asyncio import get_running_loop
-from collections.abc import AsyncGenerator, Callable
+from asyncio import _get_running_loop, get_running_loop
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from functools import wraps
 from time import monotonic
 from time import sleep as sleep_in_thread
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-from yamanote.runtime import refuse_loop_thread
+from yamanote.runtime import remaining
 from yamanote.time._schedule import Schedule
 from yamanote.time._sleep import sleep
 
@@ -27,7 +27,8 @@ def retry(schedule: Schedule, *, on: Condition = Exception) -> Callable[[Callabl
     """A decorator: call the function again when it fails, after the delays of `schedule`.
 
     `on` says which errors are worth it: an exception class, a tuple of them, or a function that is given the error.
-    Other errors are raised at once. When the schedule has ended the error of the last attempt is raised, as it is.
+    Other errors are raised at once. When the schedule has ended, or the time of the caller is over (`remaining` is 0),
+    the error of the last attempt is raised, as it is.
 
     Each call begins the schedule anew. An async function waits on the clock of its loop. A plain function blocks its
     thread, and raises RuntimeError in a thread that runs an event loop; one that only returns an awaitable needs an
@@ -54,11 +55,13 @@ def retry(schedule: Schedule, *, on: Condition = Exception) -> Callable[[Callabl
     42
     """
     if not isinstance(schedule, Schedule):
+        _close(schedule)
         raise TypeError(f"schedule must be a Schedule, not {schedule!r}")
     is_worth_it = _condition(on)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         if not callable(function):
+            _close(function)
             raise TypeError(f"retry() needs a function, not {function!r}")
         if _is_a(inspect.isgeneratorfunction, function):
             raise TypeError(f"retry() needs a function whose call can fail, not {function!r}, a generator function")
@@ -118,7 +121,12 @@ def _retried_in_thread(
 ) -> Callable[P, T]:
     @wraps(function)
     def retried(*args: P.args, **kwargs: P.kwargs) -> T:
-        refuse_loop_thread()
+        if _get_running_loop() is not None:
+            raise RuntimeError(
+                f"to retry {function!r}, no async function, would block the event loop of its own thread: if it "
+                "returns an awaitable, write an async function around it; if not, call it in another thread "
+                "(`spawn_blocking`)"
+            )
         delay_after = _begin(schedule, is_worth_it, monotonic)  # a thread that may block has no loop to ask
         while True:
             try:
@@ -136,7 +144,8 @@ def _begin(
 ) -> Callable[[Exception], float | None]:
     """Begin a run of the schedule: a function from an error to the delay after it, or None when it is to be raised."""
     run, start = schedule.begin(), time()
-    return lambda error: run(time() - start) if is_worth_it(error) else None
+    # Who still fails when the time is over may have swallowed the cancellation: nothing would stop another attempt.
+    return lambda error: run(time() - start) if remaining() != 0 and is_worth_it(error) else None
 
 
 def _condition(on: Condition) -> Callable[[Exception], bool]:
@@ -147,6 +156,11 @@ def _condition(on: Condition) -> Callable[[Exception], bool]:
     if isinstance(on, (type, tuple)) or not callable(on) or _is_a(inspect.iscoroutinefunction, on):
         raise TypeError(f"on must be a subclass of Exception, a tuple of them, or a plain function, not {on!r}")
     return on
+
+
+def _close(refused: object) -> None:
+    if isinstance(refused, Coroutine):
+        refused.close()  # it will never run: no warning that it was never awaited
 
 
 def _is_a(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Awaitable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import CoroutineType, TracebackType
-from typing import Any, Literal, TypeVar, final, overload
+from typing import Any, Literal, NoReturn, TypeVar, final, overload
 
 from yamanote.runtime import CancelScope, finish_within, move_on_after
 from yamanote.time._clock import require_seconds
@@ -104,8 +104,9 @@ def _limit(name: str, limit: Any, absolute: bool, awaitable: Any) -> Any:
         if not inspect.isawaitable(awaitable):
             raise TypeError(f"awaitable must be a coroutine or another awaitable, not {type(awaitable).__name__}")
     except BaseException:
-        if isinstance(awaitable, Coroutine):
-            awaitable.close()  # it will never run: no warning that it was never awaited
+        for refused in (limit, awaitable):
+            if isinstance(refused, Coroutine):
+                refused.close()  # it will never run: no warning that it was never awaited
         raise
     if in_pairs:
         return _pair(CancelScope(limit) if absolute else move_on_after(limit), awaitable)
@@ -136,6 +137,11 @@ class _Timeout:
         limit = f"by {self._limit!r}" if self._absolute else f"within {self._limit!r} seconds"
         raise TimeoutError(f"not finished {limit}") from error
 
+    def __await__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} has nothing to wait for: use `async with`, or add an awaitable, as in timeout(1, work())"
+        )
+
     def __repr__(self) -> str:
         return f"<timeout {self._limit!r} {self._scope!r}>"
 
@@ -150,3 +156,8 @@ async def _pair(scope: CancelScope, awaitable: Awaitable[T]) -> tuple[T, Literal
     with scope:
         return await awaitable, True
     return None, False
+
+
+# What Python says when somebody forgets to await them.
+_finish_by.__name__ = _finish_by.__qualname__ = "timeout_at"
+_pair.__name__ = _pair.__qualname__ = "timeout"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, final
@@ -62,6 +62,8 @@ def create_timer(
     {0.001}
     """
     if not callable(callback):
+        if isinstance(callback, Coroutine):
+            callback.close()  # it will never run: no warning that it was never awaited
         raise TypeError(f"callback must be an async function, not {callback!r}")
     require_period("interval", interval)
     if not isinstance(delay_policy, TimerDelayPolicy):
