@@ -42,7 +42,7 @@ async def test_the_factory_is_called_when_somebody_asks_and_once() -> None:
 
     assert await asyncio.gather(page, page) == ["page 1", "page 1"]
     assert await page == "page 1"
-    assert pages.made == 1 and page.is_finished() and not page.is_abandoned()
+    assert pages.made == 1 and page.is_finished()
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -54,7 +54,6 @@ async def test_who_asks_after_all_were_cancelled_begins_another_run_only_if_it_m
     await asyncio.sleep(0)
     await cancel_and_wait(asking)
 
-    assert page.is_abandoned() is not again  # what begins again is as new
     assert page.is_finished() is not again
     if again:
         assert await page == "page 2"
@@ -70,7 +69,6 @@ async def test_with_keep_it_goes_on_without_anybody() -> None:
     await asyncio.sleep(0)
     await cancel_and_wait(asking)
 
-    assert not page.is_abandoned()
     assert await page == "page 1"
 
 
@@ -82,7 +80,7 @@ async def test_a_future_that_the_factory_returns_is_only_observed() -> None:
     await asyncio.sleep(0)
     await cancel_and_wait(asking)
 
-    assert page.is_abandoned() and not future.done()
+    assert page.join() is None and not future.done()
 
 
 async def test_circles_are_seen_through_everything_that_is_made_of_it() -> None:

@@ -142,15 +142,15 @@ class _Cache:
                 del self._entries[key]
             place = loop, key
             call = self._calls.get(place)
-            if call is None or call.is_abandoned() or call.is_finished():
-                self._misses += 1
-                call = self._calls[place] = self._call(place, function, args, kwargs)
-            else:
+            if call is not None and (seat := call.join()) is not None:
                 self._hits += 1
+            else:
+                self._misses += 1
+                call = seat = self._calls[place] = self._call(place, function, args, kwargs)
         try:
-            return await call
+            return await seat
         finally:
-            del call  # an error refers to this frame, and this to the error
+            del call, seat  # an error refers to this frame, and they to the error
 
     def _call(
         self, place: Place, function: AsyncFunction[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]

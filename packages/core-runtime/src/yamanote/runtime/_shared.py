@@ -139,11 +139,6 @@ class Shared(Generic[T]):
         run = self._current()
         return run is not None and run.task.done()
 
-    def is_abandoned(self) -> bool:
-        """Whether all who waited for it were cancelled, and it with them; it may still be cleaning up."""
-        run = self._current()
-        return run is not None and run.abandoned
-
     async def aclose(self) -> None:
         """Cancel the run, whoever waits for it, and wait until it has ended.
 
