@@ -6,8 +6,8 @@
 ['0', '1', '2', '3', '4']
 """
 
+from yamanote.streams._sources import async_stream as async_stream
+from yamanote.streams._sources import iter as iter
 from yamanote.streams._stream import Stream as Stream
-from yamanote.streams._stream import async_stream as async_stream
-from yamanote.streams._stream import iter as iter
 
 __all__ = ["Stream", "async_stream", "iter"]

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from yamanote.streams._arguments import name_of
+from yamanote.streams._operator import Operator
 from yamanote.streams._pipeline import Pipeline
 from yamanote.streams._stages import Map
 
@@ -18,15 +19,14 @@ __all__ = ["FilterCalls", "MapCalls"]
 T_co = TypeVar("T_co", covariant=True)
 
 
-class _Calls(Pipeline[T_co]):
-    __slots__ = ("_function", "_held", "_over", "_source")
+class _Calls(Operator[T_co]):
+    __slots__ = ("_function", "_held", "_source")
 
     def __init__(self, source: Pipeline[Any], function: Callable[[Any], Awaitable[Any]]) -> None:
+        super().__init__(source)
         self._source = source
         self._function = function
         self._held: list[Any] = []
-        self._over = False
-        self._error = None
 
     async def _call(self) -> tuple[Any, Any]:
         """The next item, and what the function said to it."""
@@ -43,16 +43,8 @@ class _Calls(Pipeline[T_co]):
         self.raise_end()
 
     async def _close(self) -> None:
-        self._over = True
         self._held.clear()
-        await self._source.close()
-
-    @property
-    def leftover(self) -> str | None:
-        return self._source.leftover
-
-    def abandon(self) -> None:
-        self._source.abandon()
+        await super()._close()
 
 
 class MapCalls(_Calls[T_co]):
