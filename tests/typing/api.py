@@ -424,3 +424,158 @@ async def sharing() -> None:
     assert_type(await Client().fetch(1), str)
     assert_type(Client().fetch.forget(1), bool)
     assert_type(await futures.pending(), Never)
+
+
+async def bytes_and_frames(reader: StreamReader) -> None:
+    assert_type(streams.read_chunks(reader), Stream[bytes])
+    assert_type(streams.read_file("lines.txt", 1_000).lines(max_length=None), Stream[str])
+    assert_type(streams.iter([bytearray(1)]).decode(streams.LengthCodec(2, "little")), Stream[bytes])
+    codec: streams.Codec[str] = streams.LinesCodec(on_too_long=lambda error: print(error.size, error.limit))
+    assert_type(await streams.read_chunks(reader).decode(codec).collect(), list[str])
+    assert_type(streams.iter([b""]).decode(codec.decoder()), Stream[str])
+    streams.iter(["text"]).lines()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    assert_type(FileSink("bytes", encoding=None, mode="create").encode(codec), sinks.Sink[str])
+    assert_type(FileSink("lines", mode="write", fsync=True), FileSink[object])
+    await FileSink("bytes", encoding=None).feed("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await streams.iter([b"bytes"]).forward(FileSink("bytes", encoding=None))
+
+
+async def several_streams(letters: Stream[str], numbers: list[int]) -> None:
+    assert_type(streams.merge(letters, ["more"]), Stream[str])
+    assert_type(streams.iter(numbers).merge(letters), Stream[int | str])
+    assert_type(streams.select(a=letters, b=streams.iter("b")), Stream[tuple[str, str]])
+    assert_type(streams.iter([numbers]).flatten(), Stream[int])
+    assert_type(streams.iter([letters]).flatten(2), Stream[str])
+    assert_type(letters.flat_map(str.split), Stream[str])
+
+    async def later(letter: str) -> list[int]:
+        return [len(letter)]
+
+    async def parts(letter: str) -> AsyncIterator[int]:
+        yield len(letter)
+
+    assert_type(streams.iter("ab").flat_map(later, concurrency=2), Stream[int])
+    assert_type(streams.iter("ab").flat_map(parts), Stream[int])
+    assert_type(streams.iter("ab").switch(length), Stream[int])
+    assert_type(streams.iter("ab").switch(parts), Stream[int])
+    streams.iter([1]).flatten()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    async with streams.StreamMap[str, int]() as rooms:
+        rooms.insert("a", numbers)
+        rooms.insert("b", letters)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        assert_type([pair async for pair in rooms], list[tuple[str, int]])
+        assert_type(rooms.remove("a"), Stream[int] | None)
+        assert_type(rooms.failed_key, str | None)
+
+
+async def sharing_streams() -> None:
+    numbers = streams.iter([1, 2, 3])
+    assert_type(await numbers.catch(lambda error: None).collect(), list[int])
+    assert_type(await numbers.catch(lambda error: ["text"], on=ValueError).collect(), list[int | str])
+
+    async def one(error: KeyError | OSError) -> AsyncIterator[str]:
+        yield str(error)
+
+    async def other(error: Exception) -> list[bytes] | None:
+        return None
+
+    assert_type(numbers.catch(one, on=(KeyError, OSError)), streams.Stream[int | str])
+    assert_type(numbers.catch(other), streams.Stream[int | bytes])
+    assert_type(numbers.catch(other, on=lambda error: bool(error.args)), streams.Stream[int | bytes])
+    numbers.catch(one)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(numbers.retry(time.Schedule(1), on=(KeyError, OSError)), streams.Stream[int])
+    shared = numbers.share(1, replay=1, overflow="lag")
+    assert_type(shared, streams.SharedStream[int])
+    assert_type(shared.subscribe(), streams.Stream[int])
+    assert_type([number async for number in shared], list[int])
+    assert_type(numbers.broadcast(2, 10), tuple[streams.Stream[int], ...])
+    numbers.share(1, overflow="error")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def timed(numbers: streams.Stream[int]) -> None:
+    assert_type(numbers.timeout(1).throttle(0.5).debounce(1).sample(1), streams.Stream[int])
+    assert_type(numbers.delay(1, limit=10).chunks_timeout(2, 1.5), streams.Stream[list[int]])
+
+
+async def joined_streams() -> None:
+    async def later(state: int) -> tuple[str, int] | None:
+        return (str(state), state + 1) if state else None
+
+    async def add(total: int, number: int) -> int:
+        return total + number
+
+    numbers = streams.iter([1, 2])
+    assert_type(streams.once("a"), streams.Stream[str])
+    assert_type(streams.repeat_with(int), streams.Stream[int])
+    assert_type(streams.unfold(1, later), streams.Stream[str])
+    assert_type(streams.empty(), streams.Stream[Never])
+    assert_type(await numbers.chain(["a"]).collect(), list[int | str])
+    assert_type(await numbers.zip("ab").collect(), list[tuple[int, str]])
+    assert_type(await numbers.zip("ab", [b""], strict=True).first(), tuple[int, str, bytes])
+    assert_type(await numbers.zip("ab").unzip(), tuple[list[int], list[str]])
+    assert_type(await numbers.cycle().take_until(runtime.CancellationToken()).last(None), int | None)
+    assert_type(await numbers.take_until(asyncio.sleep(1)).ready_chunks(3).collect(), list[list[int]])
+    assert_type(await numbers.peekable().peek(None), int | None)
+    assert_type(await numbers.fold("", lambda text, number: text + str(number)), str)
+    assert_type(await numbers.fold(0, add), int)
+    assert_type(await numbers.reduce(max), int)
+    assert_type(await numbers.reduce(add), int)
+    assert_type([await numbers.any(), await numbers.all(lambda number: number > 1)], list[bool])
+    assert_type(await streams.collect("ab"), list[str])
+    assert_type(await streams.reduce(add, [1, 2], initial=0), int)
+    assert_type(streams.ensure_aiter([1]), AsyncIterator[int])
+    streams.iter([1]).take_until(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def concurrent_streams() -> None:
+    names = streams.iter(["a", "b"])
+    assert_type(streams.map_concurrently(length, ["a"], concurrency=2), Stream[int])
+    assert_type(await names.map(length, concurrency=2, ordered=False).collect(), list[int])
+    assert_type(streams.iter(["a"]).map(length).buffered(2), Stream[int])
+    assert_type(streams.iter([length("a")]).buffered_unordered(2), Stream[int])
+    assert_type(streams.iter("ab").prefetch(2).prefetch(None), Stream[str])
+    assert_type(streams.buffer_aiter([1], size=None), Stream[int])
+    assert_type(await streams.iter("ab").for_each(length, concurrency=2), None)
+    assert_type(await streams.iter("ab").for_each(print), None)
+    assert_type(streams.zip_concurrently([1]), Stream[tuple[int]])
+    assert_type(streams.zip_concurrently([1], "a", streams.iter([b""])), Stream[tuple[int, str, bytes]])
+    assert_type(streams.zip_concurrently(*[[1], [2]]), Stream[tuple[int, ...]])
+    streams.iter([1]).map(length, concurrency=2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await streams.iter("a").for_each(len, concurrency=2)  # type: ignore[arg-type]  # pyright: ignore
+    streams.zip_concurrently(1)  # type: ignore[call-overload]  # pyright: ignore
+
+
+async def every_sink(writer: StreamWriter) -> None:
+    async def later(word: str) -> list[int]:
+        return [len(word)]
+
+    numbers = sinks.from_function(float.hex, close=print)
+    assert_type(numbers, sinks.Sink[float])
+    assert_type(numbers.with_flat_map(later), sinks.Sink[str])
+    letters: sinks.Sink[str] = sinks.drain()
+    assert_type(letters.with_flat_map(str.split), sinks.Sink[str])
+    lists: sinks.Sink[list[int]] = sinks.from_function(print)
+    assert_type(lists.retry(time.Schedule(1), on=(OSError, ValueError)), sinks.Sink[list[int]])
+    assert_type(lists.batch(10, seconds=1).buffer(5), sinks.Sink[int])
+    numbers.batch(3)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    async with sinks.WriterSink(writer, half_close=True) as connection:
+        await connection.send_all([b"bytes", bytearray(1)])
+        await connection.feed("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def one_item_after_another() -> None:
+    async def add_later(total: float, number: int) -> float:
+        return total + number
+
+    async def first_letter(word: str) -> str | None:
+        return word[:1] or None
+
+    words = streams.iter(["a", "b"])
+    assert_type(await words.then(length).collect(), list[int])
+    assert_type(await streams.iter([1]).then(lambda number: asyncio.sleep(number, "done")).collect(), list[str])
+    assert_type(await streams.iter(["a"]).filter_map(first_letter).collect(), list[str])
+    assert_type(await streams.iter(["a"]).filter_map({"a": 1}.get).collect(), list[int])
+    assert_type(await streams.iter([1]).scan(0.5, add_later).collect(), list[float])
+    assert_type(await streams.iter([1]).scan("", lambda text, number: text + str(number)).collect(), list[str])
+    assert_type(await streams.iter(["a"]).inspect(print).inspect(length).collect(), list[str])
+    assert_type(await streams.iter([1]).take_while(bool).skip_while(bool).skip(1).collect(), list[int])
+    assert_type(await streams.iter(["a"]).dedup().dedup(key=str.lower).dedup(key=length).collect(), list[str])

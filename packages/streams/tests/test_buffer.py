@@ -234,6 +234,27 @@ async def test_a_dropped_buffer_warns_and_drains() -> None:
     assert not others()
 
 
+@pytest.mark.parametrize("in_a_cycle", [False, True])
+async def test_what_goes_wrong_behind_a_dropped_buffer_is_told_to_the_loop_once(in_a_cycle: bool) -> None:
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+    busy = Busy(is_open=False, fails_at=0)
+    with pytest.warns(ResourceWarning, match="buffer"):
+        sink: Sink[Any] | None = busy.buffer(5)
+        assert sink is not None
+        await sink.feed(0)
+        cycle = [sink]
+        if in_a_cycle:
+            cycle.append(cycle)  # type: ignore[arg-type]
+        sink = None
+        del cycle
+        gc.collect()
+    busy.gate.set()
+    await turn(10)
+    assert [type(error) for error in reported] == [KeyError]
+    assert busy.events == ["close"]
+
+
 async def test_marks_of_cancelled_flushes_are_no_items() -> None:
     busy = Busy(is_open=False)
     async with busy.buffer(5) as sink:

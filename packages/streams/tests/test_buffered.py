@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,6 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yamanote import streams
+from yamanote.runtime import run, spawn
+from yamanote.streams import _buffered
+from yamanote.time import VirtualClock, sleep
 
 Buffer = Callable[[streams.Stream[Any], int], streams.Stream[Any]]
 buffers: dict[str, Buffer] = {
@@ -180,11 +186,14 @@ async def test_an_error_of_the_source_comes_behind_the_results_before_it(buffer:
         for call in calls():
             yield call
 
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     stream = buffer(streams.iter(async_calls() if is_async else calls()), 5)
     assert await anext(stream) == 0
     assert await anext(stream) == 1
     with pytest.raises(KeyError, match="source"):
         await anext(stream)
+    assert not reported
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
     assert not others()
@@ -407,7 +416,33 @@ async def test_what_never_waits_lets_the_loop_turn(buffer: Buffer) -> None:
     counter = asyncio.create_task(count())
     await buffer(streams.iter(range(3000)).map(ready), 1000).collect()
     counter.cancel()
-    assert turns >= 3000 // 128
+    assert turns >= 3000 // 128 - 1  # it was not there in the first one
+
+
+@both
+@pytest.mark.parametrize("how", ["pull", "drain"])
+async def test_results_that_are_all_there_let_the_loop_turn(buffer: Buffer, how: str) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def later(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    stream = buffer(streams.iter(range(3000)).map(later), 3000)
+    await anext(stream)
+    counter = asyncio.create_task(count())
+    if how == "drain":
+        assert len(await stream.collect()) == 2999
+    else:
+        assert len([item async for item in stream]) == 2999
+    counter.cancel()
+    assert turns >= 3000 // 128 - 1
 
 
 @both
@@ -425,6 +460,191 @@ async def test_memory_stays_flat(buffer: Buffer) -> None:
             await anext(stream)
         gc.collect()
         assert len(gc.get_objects()) - before < 100
+
+
+@both
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("limit", [1, 3, 10])
+def test_the_limit_is_reached_and_never_passed_however_long_each_takes(
+    buffer: Buffer, is_async: bool, limit: int
+) -> None:
+    random = Random(limit)
+    running: list[int] = []
+    seen = []
+
+    async def work(number: int) -> int:
+        running.append(number)
+        seen.append(len(running))
+        await sleep(random.choice([0.1, 1, 5]))
+        running.remove(number)
+        return number
+
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(60):
+            await sleep(random.choice([0, 0.001]))
+            yield number
+
+    async def main() -> None:
+        got = await buffer(streams.iter(numbers() if is_async else range(60)).map(work), limit).collect()
+        assert sorted(got) == list(range(60))
+
+    run(main(), clock=VirtualClock())
+    assert max(seen) == limit
+
+
+@both
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_slow_consumer_holds_the_source_back(buffer: Buffer, is_async: bool) -> None:
+    work = Work()
+
+    async def main() -> None:
+        async with buffer(work.source(20, is_async=is_async), 4) as stream:
+            work.open(*range(20))
+            taken = 0
+            async for _ in stream:
+                taken += 1
+                await sleep(1)
+                assert len(work.pulled) <= taken + 4
+
+    run(main(), clock=VirtualClock())
+
+
+@both
+async def test_a_future_that_is_not_awaited_any_more_goes_on(buffer: Buffer) -> None:
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    task, other = asyncio.create_task(work()), spawn(work())
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    stream = buffer(streams.iter([task, other, future]), 3)
+    pull = asyncio.create_task(anext(stream))
+    await turn(3)
+    pull.cancel()
+    await stream.aclose()
+    assert not task.done() and not other.is_finished() and not future.cancelled()
+    task.cancel()
+    other.abort()
+    await asyncio.wait([task])
+
+
+@both
+async def test_the_first_steps_of_all_items_see_their_own_context(buffer: Buffer) -> None:
+    variable: ContextVar[int] = ContextVar("variable", default=-1)
+
+    async def work(number: int) -> tuple[int, int]:
+        before = variable.get()
+        variable.set(number)
+        await asyncio.sleep(0)
+        return before, variable.get()
+
+    got = await buffer(streams.iter(range(4)).map(work), 2).collect()
+    assert sorted(got) == [(-1, number) for number in range(4)]
+    assert variable.get() == -1
+
+
+@both
+async def test_an_error_of_the_source_that_nobody_gets_any_more_goes_to_the_handler(buffer: Buffer) -> None:
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    lost, first = KeyError("source"), KeyError("first")
+
+    async def work() -> None:
+        await turn(2)
+        raise first
+
+    async def calls() -> AsyncIterator[Any]:
+        yield work()
+        raise lost
+
+    with pytest.raises(KeyError) as raised:
+        await buffer(streams.iter(calls()), 3).collect()
+    assert raised.value is first
+    assert reported == [lost]
+
+
+@both
+async def test_a_source_that_takes_no_notice_of_its_cancellation_is_closed_all_the_same(buffer: Buffer) -> None:
+    calls: list[Any] = []
+
+    class Deaf:
+        closed = False
+
+        def __aiter__(self) -> Deaf:
+            return self
+
+        async def __anext__(self) -> Any:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                pass
+            calls.append(asyncio.sleep(0))
+            return calls[-1]
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    source = Deaf()
+    stream = buffer(streams.iter(source), 2)
+    pull = asyncio.create_task(anext(stream, "end"))
+    await turn(3)
+    await asyncio.wait_for(stream.aclose(), 5)
+    assert source.closed
+    assert await pull == "end"
+    assert not others()
+    assert [inspect.getcoroutinestate(call) for call in calls] == [inspect.CORO_CLOSED]
+
+
+@both
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_an_item_cannot_close_the_stream_that_runs_it(buffer: Buffer, turns: int) -> None:
+    async def close() -> None:
+        await turn(turns)
+        await stream.aclose()
+
+    stream = buffer(streams.iter([close()]), 2)
+    with pytest.raises(RuntimeError, match="cannot close it"):
+        await stream.collect()
+    assert not others()
+
+
+@both
+async def test_a_task_that_is_cancelled_before_it_begins_ends_the_stream(
+    buffer: Buffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_later(coroutine: Any, loop: Any = None, eager: bool = False) -> Any:
+        return asyncio.Task(coroutine, loop=asyncio.get_running_loop())
+
+    async def calls() -> AsyncIterator[Any]:
+        yield asyncio.sleep(0)
+
+    # As on a loop that cannot start tasks at once.
+    monkeypatch.setattr(_buffered, "make_task", start_later)
+    monkeypatch.setattr(_buffered, "start_task", start_later)
+    for source in ([asyncio.sleep(0)], calls()):
+        stream = buffer(streams.iter(source), 2)
+        pull = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0)
+        for task in others() - {pull}:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(pull, 5)
+    assert await buffer(streams.iter([0] * 5).map(asyncio.sleep), 2).take(3).collect() == [None] * 3
+
+
+@both
+async def test_what_runs_is_cancelled_when_the_stream_is_dropped(buffer: Buffer) -> None:
+    work = Work()
+    stream = buffer(work.source(9, is_async=False), 3)
+    pull = asyncio.create_task(anext(stream))
+    await turn(3)
+    pull.cancel()
+    await turn(1)
+    with pytest.warns(ResourceWarning, match="3 tasks"):
+        del stream, pull
+        gc.collect()
+    await turn(5)
+    assert work.cancelled == {0, 1, 2}
+    assert not others()
 
 
 async def test_map_with_concurrency_is_buffered() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import Any
 
 import pytest
@@ -45,6 +44,22 @@ class Part(Sink[Any]):
         await self.wait("close")
 
 
+class Gate(Sink[Any]):
+    """Takes nothing before its gate is open."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+        self.gate = asyncio.Event()
+
+    async def feed(self, item: Any) -> None:
+        await self.gate.wait()
+        self.got.append(item)
+
+    async def flush(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 async def turn(turns: int) -> None:
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -67,8 +82,9 @@ async def test_the_others_get_the_item_when_one_fails_and_then_the_fanout_is_dea
     parts = [Part(0), Part(1, fails_at=1), Part(0)]
     sink = parts[0].fanout(*parts[1:])
     await sink.feed(0)
+    await sink.feed(1)  # accepted: it is being delivered
     with pytest.raises(KeyError):
-        await sink.feed(1)
+        await sink.feed(2)
     assert [part.items for part in parts] == [[0, 1], [0], [0, 1]]
     for _ in range(2):
         with pytest.raises(KeyError):
@@ -103,6 +119,8 @@ async def test_a_second_error_goes_to_the_handler_of_the_loop() -> None:
     with pytest.raises(KeyError):
         await sink.feed(1)
     assert [type(error) for error in reported] == [KeyError]
+    with pytest.raises(KeyError):
+        await sink.close()
 
 
 async def test_a_closed_fanout_accepts_nothing() -> None:
@@ -116,35 +134,49 @@ async def test_a_closed_fanout_accepts_nothing() -> None:
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_every_sink_gets_the_item_whose_feed_was_cancelled_once(turns: int) -> None:
+async def test_every_sink_gets_what_was_accepted_once_whenever_a_feed_is_cancelled(turns: int) -> None:
     parts = [Part(1), Part(2), Part(1)]
-    async with parts[0].fanout(parts[1]).fanout(parts[2]) as sink:
-        feed = asyncio.create_task(sink.feed(0))
-        await turn(turns)
-        feed.cancel()
-        await asyncio.wait([feed])
+    accepted = []
+    async with parts[0].fanout(parts[1]).with_map(int).fanout(parts[2]) as sink:
+        for number in range(3):
+            feed = asyncio.create_task(sink.feed(number))
+            await turn(turns)
+            feed.cancel()
+            await asyncio.wait([feed])
+            if not feed.cancelled():
+                accepted.append(number)
+    assert parts[0].items == parts[1].items == parts[2].items == accepted
+    assert bool(accepted) == bool(turns)
+
+
+async def test_a_sink_that_fails_at_once_is_told_of_at_once() -> None:
+    sink = Part(fails_at=1).fanout(Part())
+    with pytest.raises(KeyError):
         await sink.feed(1)
-    assert parts[0].items == parts[1].items == parts[2].items
-    assert parts[0].items == ([0, 1] if turns else [1])
+    with pytest.raises(KeyError):
+        await sink.close()
 
 
-async def test_flush_first_gives_the_item_whose_feed_was_cancelled() -> None:
-    parts = [Part(0), Part(2)]
-    async with parts[0].fanout(parts[1]) as sink:
-        feed = asyncio.create_task(sink.feed(0))
+async def test_a_cancelled_feed_has_not_accepted_its_item_and_the_one_before_is_delivered() -> None:
+    gate, other = Gate(), Gate()
+    other.gate.set()
+    async with other.fanout(gate) as sink:
+        await sink.feed(0)  # accepted, and on its way
+        feed = asyncio.create_task(sink.feed(1))
         await turn(2)
         feed.cancel()
         await asyncio.wait([feed])
-        assert [part.items for part in parts] == [[0], []]
+        assert feed.cancelled()
+        gate.gate.set()
         await sink.flush()
-        assert [part.items for part in parts] == [[0], [0]]
+        assert gate.got == other.got == [0]
 
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_a_cancelled_flush_can_be_repeated(turns: int) -> None:
     parts = [Part(1), Part(3)]
     async with parts[0].fanout(parts[1]) as sink:
-        await sink.feed(0)
+        await sink.send(0)
         flush = asyncio.create_task(sink.flush())
         await turn(turns)
         flush.cancel()
@@ -180,37 +212,9 @@ async def test_several_tasks_may_feed() -> None:
     assert [part.most for part in parts] == [1, 1, 1]
 
 
-async def test_feeding_while_a_cancelled_item_is_owed_keeps_the_order() -> None:
-    for turns in itertools.product(range(4), repeat=2):
-        parts = [Part(1), Part(2)]
-        async with parts[0].fanout(parts[1]) as sink:
-            for number, patience in enumerate(turns):
-                feed = asyncio.create_task(sink.feed(number))
-                await turn(patience)
-                feed.cancel()
-                await asyncio.wait([feed])
-        assert parts[0].items == parts[1].items == sorted(parts[0].items)
-
-
 async def test_what_is_no_sink_is_refused() -> None:
     with pytest.raises(TypeError, match="sinks"):
         Part().fanout([])  # type: ignore[arg-type]
-
-
-class Gate(Sink[Any]):
-    """Takes nothing before its gate is open."""
-
-    def __init__(self) -> None:
-        self.got: list[Any] = []
-        self.gate = asyncio.Event()
-
-    async def feed(self, item: Any) -> None:
-        await self.gate.wait()
-        self.got.append(item)
-
-    async def flush(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 @pytest.mark.parametrize("turns", range(6))
@@ -218,34 +222,75 @@ async def test_a_buffer_behind_a_fan_out_gets_an_item_once_whenever_feeding_it_i
     gate, other = Gate(), Gate()
     other.gate.set()
     sink = other.fanout(gate.buffer(1))
-    await sink.feed(0)
-    for _ in range(5):
-        await asyncio.sleep(0)
-    await sink.feed(1)
-    feeding = asyncio.create_task(sink.feed(2))
-    for _ in range(5):
-        await asyncio.sleep(0)
+    for number in range(3):
+        await sink.feed(number)
+        await turn(5)
+    feeding = asyncio.create_task(sink.feed(3))
+    await turn(5)
     gate.gate.set()
-    for _ in range(turns):
-        await asyncio.sleep(0)
+    await turn(turns)
     feeding.cancel()
     await asyncio.wait([feeding])
-    await sink.feed(3)
+    await sink.feed(4)
     await sink.close()
-    assert gate.got == other.got == [0, 1, 2, 3]
+    assert gate.got == other.got == ([0, 1, 2, 4] if feeding.cancelled() else [0, 1, 2, 3, 4])
 
 
-async def test_a_nested_fan_out_gives_an_item_once_to_each_although_feeding_it_is_cancelled() -> None:
+async def test_a_nested_fan_out_gives_an_item_once_to_each_although_feeding_is_cancelled() -> None:
     first, second, third = Gate(), Gate(), Gate()
     first.gate.set()
     second.gate.set()
-    sink = first.fanout(second.fanout(third))
-    feeding = asyncio.create_task(sink.feed(1))
-    for _ in range(5):
-        await asyncio.sleep(0)
+    sink = first.fanout(second.fanout(third).with_map(int))
+    await sink.feed(0)
+    await sink.feed(1)
+    feeding = asyncio.create_task(sink.feed(2))
+    await turn(5)
     feeding.cancel()
     await asyncio.wait([feeding])
     third.gate.set()
-    await sink.feed(2)
+    await sink.feed(3)
     await sink.close()
-    assert first.got == second.got == third.got == [1, 2]
+    assert first.got == second.got == third.got == [0, 1, 3]
+
+
+async def test_a_flush_beside_a_close_is_finished_first() -> None:
+    parts = [Part(3), Part(1)]
+    sink = parts[0].fanout(parts[1])
+    await sink.feed(0)
+    flush = asyncio.create_task(sink.flush())
+    await turn(1)
+    await sink.close()
+    await flush
+    assert [part.most for part in parts] == [1, 1]
+
+
+async def test_a_flush_that_waits_for_its_turn_when_the_sink_is_closed_ends_with_the_close() -> None:
+    gate, slow = Gate(), Part(5)
+    sink = gate.fanout(slow)
+    await sink.feed(0)
+    feed = asyncio.create_task(sink.feed(1))
+    await turn(1)
+    flush = asyncio.create_task(sink.flush())
+    await turn(1)
+    close = asyncio.create_task(sink.close())
+    await turn(1)
+    gate.gate.set()
+    await flush
+    assert gate.got == slow.items == [0]
+    assert slow.closed and not slow.busy
+    await close
+    with pytest.raises(SinkClosed):
+        await feed
+
+
+async def test_who_feeds_first_is_served_first() -> None:
+    gate = Gate()
+    async with gate.fanout() as sink:
+        await sink.feed(0)
+        feeds = [asyncio.create_task(sink.feed(number)) for number in (1, 2, 3)]
+        await turn(3)
+        gate.gate.set()
+        await turn(1)
+        feeds.append(asyncio.create_task(sink.feed(4)))
+        await asyncio.gather(*feeds)
+    assert gate.got == [0, 1, 2, 3, 4]

@@ -1,11 +1,13 @@
-"""Every path through a run of stages does what a chain of plain generators does."""
+"""Every path through a run of stages does what the interpreter's own iterators do."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate, dropwhile, groupby, islice, takewhile
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -14,122 +16,187 @@ from hypothesis import strategies as st
 from yamanote import streams
 from yamanote.runtime import BUDGET
 
+log: list[Any] = []
+"""What was taken from the source, and every call of a function: what, and in which order."""
+
 
 class Broken(Exception):
     pass
 
 
+def digest(item: Any) -> int:
+    return crc32(repr(item).encode())
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {
+    "map": lambda item: [item],
+    "then": lambda item: (item, None),
+    "inspect": lambda item: item == 0,
+    "filter": lambda item: digest(item) % 3,
+    "filter_map": lambda item: (None, 0, [item])[digest(item) % 3],
+    "take_while": lambda item: digest(item) % 5,
+    "skip_while": lambda item: digest(item) % 3,
+    "scan": lambda state, item: state + digest(item) % 3,
+    "dedup": lambda item: digest(item) % 2,
+}
+
+
 @dataclass
 class Function:
-    """Multiplies or tests its argument; raises `error` at call number `fails_at`."""
+    """What `operator` is given; raises `error` at call number `fails_at`."""
 
-    kind: str
+    operator: str
     is_async: bool
     suspends: bool
     fails_at: int | None
     error: type[Exception]
-    calls: int = 0
 
-    def call(self, item: Any) -> Any:
+    def call(self, *args: Any) -> Any:
+        log.append((self.operator, args))
         self.calls += 1
         if self.calls - 1 == self.fails_at:
             raise self.error
-        if self.kind == "map":
-            return [item]
-        return hash(repr(item)) % 3 != 0
+        return ANSWERS[self.operator](*args)
 
-    def plain(self) -> Callable[[Any], Any]:
+    def plain(self) -> Callable[..., Any]:
         self.calls = 0
-        return self.call
 
-    def given(self) -> Callable[[Any], Any]:
-        self.calls = 0
-        if not self.is_async:
-            return self.call
-
-        async def call(item: Any) -> Any:
-            if self.suspends:
-                await asyncio.sleep(0)
-            return self.call(item)
+        def call(*args: Any) -> Any:
+            try:
+                return self.call(*args)
+            except (StopIteration, StopAsyncIteration):
+                raise RuntimeError from None
 
         return call
+
+    def given(self) -> Callable[..., Any]:
+        self.calls = 0
+
+        async def call(*args: Any) -> Any:
+            if self.suspends:
+                await asyncio.sleep(0)
+            return self.call(*args)
+
+        return call if self.is_async or self.operator == "then" else self.call
+
+    def of_iterator(self, items: Iterator[Any]) -> Iterator[Any]:
+        function = self.plain()
+        match self.operator:
+            case "map" | "then":
+                return (function(item) for item in items)
+            case "inspect":
+                return (item for item in items if [function(item)])
+            case "filter":
+                return (item for item in items if function(item))
+            case "filter_map":
+                return (result for item in items if (result := function(item)) is not None)
+            case "scan":
+                return islice(accumulate(items, function, initial=0), 1, None)
+            case "dedup":
+                return (next(group) for _, group in groupby(items, function))
+            case _:
+                return (takewhile if self.operator == "take_while" else dropwhile)(function, items)
+
+    def of_stream(self, stream: streams.Stream[Any]) -> streams.Stream[Any]:
+        initial = [0] if self.operator == "scan" else []
+        result: streams.Stream[Any] = getattr(stream, self.operator)(*initial, self.given())
+        return result
+
+
+@dataclass
+class Number:
+    """What is needed by an operator without a function."""
+
+    operator: str
+    count: int
+
+    def of_iterator(self, items: Iterator[Any]) -> Iterator[Any]:
+        match self.operator:
+            case "take":
+                return islice(items, self.count)
+            case "skip":
+                return islice(items, self.count, None)
+            case "enumerate":
+                return enumerate(items, self.count)
+            case "dedup":
+                return (next(group) for _, group in groupby(items))
+            case _:
+                size = self.count + 1
+                return iter(lambda: list(islice(items, size)), [])
+
+    def of_stream(self, stream: streams.Stream[Any]) -> streams.Stream[Any]:
+        match self.operator:
+            case "dedup":
+                return stream.dedup()
+            case "chunks":
+                return stream.chunks(self.count + 1)
+            case _:
+                result: streams.Stream[Any] = getattr(stream, self.operator)(self.count)
+                return result
+
+
+Operator = Function | Number
+
+ITEMS = [0, None, "", "", (), Broken, ValueError("an item")]
+"""The first ones; behind them come numbers."""
+
+
+class Receiver:
+    """Loses nothing when a pull is cancelled."""
+
+    def __init__(self, items: Iterator[Any], suspends: bool) -> None:
+        self.items = items
+        self.suspends = suspends
+
+    def __aiter__(self) -> Receiver:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self.suspends:
+            await asyncio.sleep(0)
+        try:
+            return next(self.items)
+        except StopIteration:
+            raise StopAsyncIteration from None
 
 
 @dataclass
 class Source:
     length: int
     fails_at: int | None
-    is_async: bool
+    kind: str
     suspends: bool
-    pulled: int = field(default=0)
 
-    def items(self) -> Iterator[int]:
-        self.pulled = 0
+    def items(self) -> Iterator[Any]:
         for number in range(self.length):
             if number == self.fails_at:
                 raise Broken("source")
-            self.pulled += 1
-            yield number
+            log.append(number)
+            yield ITEMS[number] if number < len(ITEMS) else number // 2
+        log.append("end")
 
-    async def async_items(self) -> AsyncIterator[int]:
-        for number in self.items():
+    async def async_items(self) -> AsyncIterator[Any]:
+        for item in self.items():
             if self.suspends:
                 await asyncio.sleep(0)
-            yield number
+            yield item
 
     def given(self) -> Any:
-        return self.async_items() if self.is_async else self.items()
+        match self.kind:
+            case "async generator":
+                return self.async_items()
+            case "receiver":
+                return Receiver(self.items(), self.suspends)
+            case _:
+                return self.items()
 
 
-def model_map(items: Iterator[Any], function: Callable[[Any], Any]) -> Iterator[Any]:
-    for item in items:
-        try:
-            result = function(item)
-        except (StopIteration, StopAsyncIteration):
-            raise RuntimeError from None
-        yield result
-
-
-def model_filter(items: Iterator[Any], function: Callable[[Any], Any]) -> Iterator[Any]:
-    for item in items:
-        try:
-            wanted = function(item)
-        except (StopIteration, StopAsyncIteration):
-            raise RuntimeError from None
-        if wanted:
-            yield item
-
-
-def model_take(items: Iterator[Any], count: int) -> Iterator[Any]:
-    if count:
-        for number, item in enumerate(items, 1):
-            yield item
-            if number == count:
-                return
-
-
-def model_chunks(items: Iterator[Any], count: int) -> Iterator[Any]:
-    chunk = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == count:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def model(source: Source, operators: list[Any]) -> tuple[list[Any], type[BaseException] | None, int]:
-    items: Iterator[Any] = source.items()
+def model(source: Source, operators: list[Operator], most: int | None = None) -> tuple[Any, ...]:
+    log.clear()
+    items = source.items()
     for operator in operators:
-        if isinstance(operator, Function):
-            items = (model_map if operator.kind == "map" else model_filter)(items, operator.plain())
-        elif operator == "enumerate":
-            items = enumerate(items)
-        else:
-            name, count = operator
-            items = (model_take if name == "take" else model_chunks)(items, count)
-    return *drive(items), source.pulled
+        items = operator.of_iterator(items)
+    return *drive(islice(items, most)), [*log]
 
 
 def drive(items: Iterator[Any]) -> tuple[list[Any], type[BaseException] | None]:
@@ -142,16 +209,11 @@ def drive(items: Iterator[Any]) -> tuple[list[Any], type[BaseException] | None]:
     return results, None
 
 
-def build(source: Source, operators: list[Any]) -> streams.Stream[Any]:
-    stream: streams.Stream[Any] = streams.iter(source.given())
+def build(source: Any, operators: list[Operator]) -> streams.Stream[Any]:
+    log.clear()
+    stream = streams.iter(source)
     for operator in operators:
-        if isinstance(operator, Function):
-            stream = stream.map(operator.given()) if operator.kind == "map" else stream.filter(operator.given())
-        elif operator == "enumerate":
-            stream = stream.enumerate()
-        else:
-            name, count = operator
-            stream = stream.take(count) if name == "take" else stream.chunks(count)
+        stream = operator.of_stream(stream)
     return stream
 
 
@@ -159,73 +221,92 @@ sources = st.builds(
     Source,
     length=st.one_of(st.integers(0, 12), st.sampled_from([BUDGET - 1, BUDGET, BUDGET + 1, 3 * BUDGET])),
     fails_at=st.one_of(st.none(), st.integers(0, 12)),
-    is_async=st.booleans(),
+    kind=st.sampled_from(["generator", "async generator", "receiver"]),
     suspends=st.booleans(),
 )
 functions = st.builds(
     Function,
-    kind=st.sampled_from(["map", "filter"]),
+    operator=st.sampled_from(sorted(ANSWERS)),
     is_async=st.booleans(),
     suspends=st.booleans(),
     fails_at=st.one_of(st.none(), st.none(), st.integers(0, 12)),
     error=st.sampled_from([Broken, StopIteration, StopAsyncIteration]),
 )
-operators = st.one_of(
-    functions,
-    st.just("enumerate"),
-    st.tuples(st.just("take"), st.integers(0, 12)),
-    st.tuples(st.just("chunks"), st.integers(1, 4)),
+numbers = st.builds(
+    Number,
+    operator=st.sampled_from(["take", "skip", "enumerate", "chunks", "dedup"]),
+    count=st.one_of(st.integers(0, 5), st.sampled_from([15, 40])),
 )
-pipelines = st.lists(operators, max_size=6)
+pipelines = st.lists(st.one_of(functions, numbers), max_size=6)
 
 
 @given(source=sources, operators=pipelines)
-@settings(max_examples=400, deadline=None)
-def test_async_for_gives_what_plain_generators_give(source: Source, operators: list[Any]) -> None:
+@settings(max_examples=300, deadline=None)
+def test_async_for_gives_what_iterators_give(source: Source, operators: list[Operator]) -> None:
     expected = model(source, operators)
 
-    async def main() -> tuple[list[Any], type[BaseException] | None, int]:
+    async def main() -> tuple[Any, ...]:
         results: list[Any] = []
         ended_with: type[BaseException] | None = None
-        stream = build(source, operators)
+        stream = build(source.given(), operators)
         try:
             async for item in stream:
                 results.append(item)
         except Exception as error:
             ended_with = type(error)
-        pulled = source.pulled
+        done = [*log]
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
-        assert source.pulled == pulled
-        return results, ended_with, pulled
+        assert log == done
+        return results, ended_with, done
+
+    assert asyncio.run(main()) == expected
+
+
+@given(source=sources, operators=pipelines, most=st.integers(0, 5))
+@settings(max_examples=200, deadline=None)
+def test_who_leaves_early_has_asked_for_nothing_beyond(source: Source, operators: list[Operator], most: int) -> None:
+    expected = model(source, operators, most)
+
+    async def main() -> tuple[Any, ...]:
+        results: list[Any] = []
+        async with build(source.given(), operators) as stream:
+            try:
+                for _ in range(most):
+                    results.append(await anext(stream))
+            except StopAsyncIteration:
+                pass
+            except Exception as error:
+                return results, type(error), [*log]
+        return results, None, [*log]
 
     assert asyncio.run(main()) == expected
 
 
 @given(source=sources, operators=pipelines)
-@settings(max_examples=400, deadline=None)
-def test_for_each_sees_what_plain_generators_give(source: Source, operators: list[Any]) -> None:
+@settings(max_examples=200, deadline=None)
+def test_for_each_sees_what_iterators_give(source: Source, operators: list[Operator]) -> None:
     expected = model(source, operators)
 
-    async def main() -> tuple[list[Any], type[BaseException] | None, int]:
+    async def main() -> tuple[Any, ...]:
         results: list[Any] = []
         ended_with: type[BaseException] | None = None
         try:
-            await build(source, operators).for_each(results.append)
+            await build(source.given(), operators).for_each(results.append)
         except Exception as error:
             ended_with = type(error)
-        return results, ended_with, source.pulled
+        return results, ended_with, [*log]
 
     assert asyncio.run(main()) == expected
 
 
 @given(source=sources, operators=pipelines, pulls=st.integers(0, 5))
-@settings(max_examples=400, deadline=None)
-def test_collect_gives_what_is_left_of_plain_generators(source: Source, operators: list[Any], pulls: int) -> None:
-    expected_items, expected_error, expected_pulled = model(source, operators)
+@settings(max_examples=300, deadline=None)
+def test_collect_gives_what_is_left_of_iterators(source: Source, operators: list[Operator], pulls: int) -> None:
+    expected_items, expected_error, expected_log = model(source, operators)
 
     async def main() -> None:
-        stream = build(source, operators)
+        stream = build(source.given(), operators)
         results: list[Any] = []
         try:
             for _ in range(pulls):
@@ -236,35 +317,70 @@ def test_collect_gives_what_is_left_of_plain_generators(source: Source, operator
         except Exception as error:
             assert type(error) is expected_error
             assert results == expected_items[: len(results)]
-            assert source.pulled == expected_pulled
+            assert log == expected_log
             return
         assert expected_error is None
         assert results == expected_items
-        assert source.pulled == expected_pulled
+        assert log == expected_log
 
     asyncio.run(main())
 
 
-@given(source=sources, operators=pipelines, more=pipelines, pulls=st.integers(0, 5))
+@given(
+    source=sources.filter(lambda source: source.length <= BUDGET),
+    operators=pipelines,
+    patience=st.lists(st.integers(0, 4), max_size=30),
+)
 @settings(max_examples=300, deadline=None)
-def test_operators_may_be_applied_after_the_first_items(
-    source: Source, operators: list[Any], more: list[Any], pulls: int
+def test_pulls_that_are_cancelled_and_repeated_give_what_iterators_give(
+    source: Source, operators: list[Operator], patience: list[int]
 ) -> None:
-    source_items, failure, _ = model(source, operators)
-    if failure is not None or len(source_items) <= pulls:
+    if source.kind == "async generator":
+        source.suspends = False  # one that is cancelled where it waits is finished
+    expected = model(source, operators)
+
+    async def main() -> tuple[Any, ...]:
+        results: list[Any] = []
+        stream = build(source.given(), operators)
+        turns = iter(patience)
+        while True:
+            pull = asyncio.ensure_future(anext(stream))
+            for _ in range(next(turns, 1000)):
+                if pull.done():
+                    break
+                await asyncio.sleep(0)
+            pull.cancel()
+            try:
+                results.append(await pull)
+            except asyncio.CancelledError:
+                continue
+            except StopAsyncIteration:
+                return results, None, [*log]
+            except Exception as error:
+                return results, type(error), [*log]
+
+    assert asyncio.run(main()) == expected
+
+
+@given(source=sources, operators=pipelines, more=pipelines, pulls=st.integers(0, 5))
+@settings(max_examples=200, deadline=None)
+def test_operators_may_be_applied_after_the_first_items(
+    source: Source, operators: list[Operator], more: list[Operator], pulls: int
+) -> None:
+    given_items, failure, _ = model(source, operators)
+    if failure is not None or len(given_items) <= pulls:
         return
-    rest = Source(length=0, fails_at=None, is_async=False, suspends=False)
-    rest.items = lambda: iter(source_items[pulls:])  # type: ignore[method-assign]
-    expected, expected_error, _ = model(rest, more)
+    expected_items = iter(given_items[pulls:])
+    for operator in more:
+        expected_items = operator.of_iterator(expected_items)
+    expected, expected_error = drive(expected_items)
 
     async def main() -> None:
-        stream = build(source, operators)
-        assert [await anext(stream) for _ in range(pulls)] == source_items[:pulls]
-        relay = Source(length=0, fails_at=None, is_async=False, suspends=False)
-        relay.given = lambda: stream  # type: ignore[method-assign]
+        stream = build(source.given(), operators)
+        assert [await anext(stream) for _ in range(pulls)] == given_items[:pulls]
         results = []
         try:
-            async for item in build(relay, more):
+            async for item in build(stream, more):
                 results.append(item)
         except Exception as error:
             assert type(error) is expected_error
@@ -273,6 +389,19 @@ def test_operators_may_be_applied_after_the_first_items(
         assert results == expected
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("given", ["generator", "async generator", "receiver"])
+async def test_a_plain_and_an_async_function_are_the_same_to_every_operator(given: str) -> None:
+    for operator in ANSWERS:
+        found = []
+        for is_async in (False, True):
+            for length in (0, 1, 30):
+                source = Source(length, None, given, suspends=False)
+                log.clear()
+                function = Function(operator, is_async, suspends=True, fails_at=None, error=Broken)
+                found.append((await function.of_stream(streams.iter(source.given())).collect(), [*log]))
+        assert found[:3] == found[3:]
 
 
 @pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
@@ -428,3 +557,13 @@ async def test_a_pull_that_is_cancelled_while_it_yields_loses_nothing(is_async: 
         results.append(item)
     assert results == list(range(length))
     assert cancelled >= 4
+
+
+async def test_collect_begins_with_what_the_last_pull_has_left() -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"a\nb\nc\nd"
+        yield b"e\n"
+
+    lines = streams.iter(parts()).lines()
+    assert await anext(lines) == "a"
+    assert await lines.collect() == ["b", "c", "de"]

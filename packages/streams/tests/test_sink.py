@@ -110,6 +110,23 @@ async def test_a_drain_accepts_everything_until_it_is_closed() -> None:
         await sink.flush()
 
 
+async def test_others_run_although_a_drain_never_waits() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    sink = drain()
+    for number in range(1000):
+        await sink.feed(number)
+    task.cancel()
+    assert turns > 2
+
+
 async def test_a_sender_sink_owns_the_sender() -> None:
     sender, receiver = channel(10)
     with receiver:

@@ -1,10 +1,9 @@
-"""Streams and sinks in any order of their steps, and cancelled at each of their awaits."""
+"""Streams in any order of their steps, and cancelled at each of their awaits."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from yamanote import streams
 from yamanote.channels import channel
 from yamanote.runtime import yield_now
-from yamanote.sinks import SenderSink, Sink, SinkClosed
 from yamanote.streams import Stream
 from yamanote.testing import explore, explore_cancellations
 from yamanote.time import sleep, time
@@ -93,10 +91,11 @@ class Works:
 
 
 class Pull:
-    """Pulls a stream to its end."""
+    """Pulls a stream to its end, and rests after each item."""
 
-    def __init__(self, stream: Stream[Any]) -> None:
+    def __init__(self, stream: Stream[Any], *, rest: float | None = None) -> None:
         self.stream = stream
+        self.rest = rest
         self.seen: list[Any] = []
         self.cut = 0
         """How often it failed because a task within it was cancelled."""
@@ -105,6 +104,8 @@ class Pull:
         while True:
             try:
                 self.seen.append(await anext(self.stream))
+                if self.rest is not None:
+                    await sleep(self.rest)
             except StopAsyncIteration:
                 return
             except asyncio.CancelledError:
@@ -130,6 +131,46 @@ async def runs_calls(limit: int, ordered: bool, waits: bool) -> None:
     expected = sorted(pull.seen) if ordered else work.finished
     assert pull.seen == expected[: len(pull.seen)]
     assert pull.cut or sorted(pull.seen) == [0, 1, 2, 3, 4]
+
+
+async def runs_ahead(limit: int) -> None:
+    """At most `limit` items wait while the consumer is busy, and each is given once, in order."""
+    work = Works()
+    pull = Pull(work.source(5, waits=True).prefetch(limit), rest=30)
+    work.room = lambda: limit - work.pulled + len(pull.seen)
+    await pull.in_a_task_and_then_here()
+    assert not work.open
+    assert pull.seen == [0, 1, 2, 3, 4][: len(pull.seen)]
+    assert pull.cut or len(pull.seen) == 5
+
+
+async def zips() -> None:
+    """Each source is asked once per round, and no pull that is cancelled loses what has come of one."""
+    works = [Works() for _ in range(3)]
+    sources = [work.source(4, waits=number < 2) for number, work in enumerate(works)]
+    pull = Pull(streams.zip_concurrently(*sources))
+    for work in works:
+        work.room = lambda work=work: 1 - work.pulled + len(pull.seen)  # type: ignore[misc]
+    await pull.in_a_task_and_then_here()
+    assert not any(work.open for work in works)
+    assert pull.seen == [(number,) * 3 for number in range(len(pull.seen))]
+    assert pull.cut or len(pull.seen) == 4
+
+
+async def calls_for_each(waits: bool) -> None:
+    """At most two calls run at a time; when it is over, however, none runs, and the source is closed."""
+    work = Works()
+    work.room = lambda: 2 - len(work.running)
+
+    async def call_all() -> None:
+        try:
+            await work.source(5, waits=waits).for_each(work.call, concurrency=2)
+        finally:
+            assert not work.running and not work.open
+        assert sorted(work.finished) == [0, 1, 2, 3, 4]
+
+    await ended([asyncio.create_task(call_all())])
+    assert work.most <= 2
 
 
 async def gathers_chunks(count: int) -> None:
@@ -182,6 +223,10 @@ left: dict[str, Leave] = {
     "buffered, a feeder": lambda work: work.source(9, waits=True).map(work.call).buffered(3),
     "buffered_unordered": lambda work: work.source(9, waits=False).map(work.call).buffered_unordered(3),
     "buffered_unordered, a feeder": lambda work: work.source(9, waits=True).map(work.call).buffered_unordered(3),
+    "prefetch": lambda work: work.source(9, waits=True).prefetch(2),
+    "zip_concurrently": lambda work: streams.zip_concurrently(
+        work.source(9, waits=True), work.source(9, waits=False), work.source(8, waits=True)
+    ),
     "chunks_timeout": lambda work: work.source(9, waits=True).chunks_timeout(2, 1),
     "two buffers": lambda work: work.source(9, waits=True).map(work.call).buffered(2).map(work.call).buffered(2),
 }
@@ -216,188 +261,19 @@ async def leaves(name: str) -> None:
         task.result()
 
 
-class Store(Sink[int]):
-    """Accepts one item at a time, slowly."""
-
-    def __init__(self, fails_at: int | None = None) -> None:
-        self.items: list[int] = []
-        self.fails_at = fails_at
-        self.busy = False
-        self.closed = 0
-
-    async def feed(self, item: int) -> None:
-        assert not self.busy and not self.closed
-        self.busy = True
-        try:
-            await sleep(item % 2)
-            if item == self.fails_at:
-                raise OSError(f"{item} was too much")
-            self.items.append(item)
-        finally:
-            self.busy = False
-
-    async def flush(self) -> None:
-        await yield_now()
-
-    async def close(self) -> None:
-        try:
-            await yield_now()
-        finally:
-            self.closed += 1
-
-
-async def stores(make: Callable[[Store], Sink[int]], late: bool) -> None:
-    """What was accepted has arrived, in order, after a flush, and after closing; or a call said why not."""
-    store = Store()
-    sink = make(store)
-    accepted: list[int] = []
-    reported: list[BaseException] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
-
-    async def feed(start: int) -> None:
-        try:
-            for number in range(start, start + 3):
-                await sink.feed(number)
-                accepted.append(number)
-        except SinkClosed:
-            pass
-        except RuntimeError as error:
-            reported.append(error)
-
-    async def flush() -> None:
-        await sleep(1)
-        before = accepted.copy()
-        try:
-            await sink.flush()
-        except SinkClosed:
-            pass
-        except RuntimeError as error:
-            reported.append(error)
-        else:
-            assert {*before} <= {*store.items}
-
-    async def close() -> None:
-        if late:
-            await ended(feeding)
-        await sleep(1)
-        await close_here()
-
-    async def close_here() -> None:
-        try:
-            await sink.close()
-        except RuntimeError as error:
-            reported.append(error)
-
-    feeding = [asyncio.create_task(feed(start)) for start in (0, 10)]
-    await ended([*feeding, asyncio.create_task(flush()), asyncio.create_task(close())])
-    await close_here()
-    assert store.closed
-    assert store.items == accepted[: len(store.items)]
-    assert reported or store.items == accepted
-
-
-async def fans_out(fails_at: int | None) -> None:
-    """Every sink gets the same items in the same order, those that were accepted among them, whatever the others do."""
-    good, other = Store(), Store(fails_at)
-    sink = other.fanout(good)
-    accepted: list[int] = []
-    errors: set[BaseException] = set()
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.add(context["exception"]))
-
-    async def feed(start: int) -> None:
-        try:
-            for number in range(start, start + 2):
-                await sink.feed(number)
-                accepted.append(number)
-        except OSError as error:
-            errors.add(error)
-
-    async def close() -> None:
-        try:
-            await sink.close()
-        except (OSError, RuntimeError) as error:
-            errors.add(error)
-
-    await ended([asyncio.create_task(feed(start)) for start in (0, 10)])
-    await ended([asyncio.create_task(close())])
-    await close()
-    failures = {error for error in errors if isinstance(error, OSError)}
-    place = good.items.index(fails_at) if fails_at in good.items else len(good.items)
-    assert len(failures) <= 1
-    if errors == failures:  # else a task that closes was cancelled, which was told
-        assert {*accepted} <= {*good.items}
-        assert other.items == good.items[:place]
-        assert good.items[place:] == [fails_at] * len(failures)
-        assert good.closed and other.closed
-
-
-async def sends() -> None:
-    """What `feed` has accepted is received, once and in order; what it has not accepted was not sent."""
-    sender, receiver = channel[int](1)
-    sink = SenderSink(sender)
-    accepted: list[int] = []
-    seen: list[int] = []
-
-    async def feed(start: int) -> None:
-        for number in range(start, start + 3):
-            await sink.feed(number)
-            accepted.append(number)
-
-    async def receive() -> None:
-        async for number in receiver:
-            seen.append(number)
-
-    feeding = [asyncio.create_task(feed(start)) for start in (0, 10)]
-    for task in feeding:
-        task.add_done_callback(lambda _: all(task.done() for task in feeding) and sender.close())
-    await ended([asyncio.create_task(receive())])
-    await receive()
-    await ended(feeding)
-    await sink.close()
-    receiver.close()
-    assert seen == accepted
-
-
-async def forwards() -> None:
-    """However it ends, the source is closed then, and the sink is being closed; what it accepted arrives, in order."""
-    work, store = Works(), Store()
-
-    async def double(number: int) -> int:
-        await yield_now()
-        return 2 * number
-
-    async def forward() -> None:
-        try:
-            await work.source(4, waits=True).forward(sink)
-        finally:
-            assert not work.open
-        assert store.items == [0, 2, 4, 6] and store.closed
-
-    sink = store.buffer(1).with_map(double)
-    forwarding = asyncio.create_task(forward())
-    with suppress(RuntimeError):  # the task of the buffer was cancelled
-        await ended([forwarding])
-    with suppress(RuntimeError):
-        await sink.close()
-    assert store.closed
-    assert store.items == [0, 2, 4, 6][: len(store.items)]
-
-
 scenarios: dict[str, Scenario] = {
     "buffered": partial(runs_calls, 2, True, False),
     "buffered, a feeder": partial(runs_calls, 2, True, True),
     "buffered_unordered": partial(runs_calls, 3, False, False),
     "buffered_unordered, a feeder": partial(runs_calls, 2, False, True),
+    "prefetch": partial(runs_ahead, 1),
+    "prefetch, more": partial(runs_ahead, 3),
+    "zip_concurrently": zips,
+    "for_each": partial(calls_for_each, False),
+    "for_each, a feeder": partial(calls_for_each, True),
     "chunks_timeout": partial(gathers_chunks, 2),
     "one by one": calls_one_by_one,
     **{f"left early: {name}": partial(leaves, name) for name in left},
-    "buffer": partial(stores, lambda store: store.buffer(1), True),
-    "buffer, closed early": partial(stores, lambda store: store.buffer(2), False),
-    "two buffers": partial(stores, lambda store: store.buffer(1).buffer(1), True),
-    "fanout": partial(fans_out, None),
-    "fanout, an error": partial(fans_out, 1),
-    "sender": sends,
-    "forward": forwards,
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from itertools import accumulate, dropwhile, groupby, takewhile
 from typing import Any
 
 from hypothesis import given, settings
@@ -34,9 +35,18 @@ async def tag(item: Any) -> Any:
     return ("tagged", item)
 
 
+def is_wanted_now(item: Any) -> bool:
+    return len(str(item)) % 3 > 0
+
+
 async def is_wanted(item: Any) -> bool:
     await turn(1)
-    return len(str(item)) % 3 > 0
+    return is_wanted_now(item)
+
+
+async def join(text: str, item: Any) -> str:
+    await turn(1)
+    return text + str(item)
 
 
 def in_chunks(items: list[Any], count: int) -> list[Any]:
@@ -48,8 +58,13 @@ operators: st.SearchStrategy[Operator] = st.one_of(
     st.just((lambda s: s.map(tag), lambda items: [("tagged", item) for item in items])),
     st.just((lambda s: s.map(str), lambda items: [*map(str, items)])),
     st.just((lambda s: s.enumerate(), lambda items: [*enumerate(items)])),
-    st.just((lambda s: s.filter(is_wanted), lambda items: [item for item in items if len(str(item)) % 3 > 0])),
+    st.just((lambda s: s.filter(is_wanted), lambda items: [*filter(is_wanted_now, items)])),
     counts.map(lambda n: (lambda s: s.take(n), lambda items: items[:n])),
+    counts.map(lambda n: (lambda s: s.skip(n), lambda items: items[n:])),
+    st.just((lambda s: s.scan("", join), lambda items: [*accumulate(map(str, items))])),
+    st.just((lambda s: s.take_while(is_wanted), lambda items: [*takewhile(is_wanted_now, items)])),
+    st.just((lambda s: s.skip_while(is_wanted), lambda items: [*dropwhile(is_wanted_now, items)])),
+    st.just((lambda s: s.dedup(is_wanted), lambda items: [next(row) for _, row in groupby(items, is_wanted_now)])),
     counts.map(lambda n: (lambda s: s.chunks(n), lambda items: in_chunks(items, n))),
     counts.map(lambda n: (lambda s: s.chunks_timeout(n, 1000), lambda items: in_chunks(items, n))),
     counts.map(lambda n: (lambda s: s.map(tag).buffered(n), lambda items: [("tagged", item) for item in items])),
@@ -161,6 +176,8 @@ class Buffers(RuleBasedStateMachine):
         self.calls: list[Call] = []
         self.arrived: list[int] = []
         self.closing: list[asyncio.Task[None]] = []
+        self.late: list[Call] = []
+        """Flushes that had not found room when the sink was closed: they end with that."""
 
     def teardown(self) -> None:
         self.gate.open(1000)
@@ -192,6 +209,9 @@ class Buffers(RuleBasedStateMachine):
                 self.queue.append(call)
             else:
                 break
+        if self.closing and self.hand is None:
+            for call in self.late:
+                call.end = "flushed"
         self.settle()
 
     async def call(self, item: int | None) -> str:
@@ -243,7 +263,10 @@ class Buffers(RuleBasedStateMachine):
         if is_time:
             self.closing.append(self.loop.create_task(self.sink.close()))
             for call in self.parked:
-                call.end = "closed"
+                if call.item is None:
+                    self.late.append(call)
+                else:
+                    call.end = "closed"
             self.parked.clear()
             self.serve()
 

@@ -186,10 +186,37 @@ if TYPE_CHECKING:
     from .sinks import SenderSink as SenderSink
     from .sinks import Sink as Sink
     from .sinks import SinkClosed as SinkClosed
+    from .sinks import WriterSink as WriterSink
     from .sinks import drain as drain
+    from .sinks import from_function as from_function
+    from .streams import Codec as Codec
+    from .streams import Decoder as Decoder
+    from .streams import DelimiterCodec as DelimiterCodec
+    from .streams import Encoder as Encoder
+    from .streams import FrameTooLong as FrameTooLong
+    from .streams import IncompleteFrame as IncompleteFrame
+    from .streams import LengthCodec as LengthCodec
+    from .streams import LinesCodec as LinesCodec
+    from .streams import PeekableStream as PeekableStream
+    from .streams import SharedStream as SharedStream
     from .streams import Stream as Stream
+    from .streams import StreamMap as StreamMap
     from .streams import async_stream as async_stream
+    from .streams import buffer_aiter as buffer_aiter
+    from .streams import collect as collect
+    from .streams import empty as empty
+    from .streams import ensure_aiter as ensure_aiter
     from .streams import iter as iter
+    from .streams import map_concurrently as map_concurrently
+    from .streams import merge as merge
+    from .streams import once as once
+    from .streams import read_chunks as read_chunks
+    from .streams import read_file as read_file
+    from .streams import reduce as reduce
+    from .streams import repeat as repeat
+    from .streams import repeat_with as repeat_with
+    from .streams import unfold as unfold
+    from .streams import zip_concurrently as zip_concurrently
     from .sync import Acquire as Acquire
     from .sync import AlreadySet as AlreadySet
     from .sync import Barrier as Barrier
@@ -297,6 +324,7 @@ _AREA_OF = {
     "ChannelFull": "channels",
     "ChannelStatistics": "channels",
     "Clock": "runtime",
+    "Codec": "streams",
     "CompletionQueue": "futures",
     "Completions": "futures",
     "Condition": "sync",
@@ -304,19 +332,24 @@ _AREA_OF = {
     "CoroState": "runtime",
     "CriticalSection": "runtime",
     "DeadlockError": "time",
+    "Decoder": "streams",
     "Defer": "runtime",
     "DelayQueue": "time",
     "DelayQueueClosed": "time",
     "Delayed": "time",
+    "DelimiterCodec": "streams",
+    "Encoder": "streams",
     "Event": "sync",
     "EventLoop": "runtime",
     "FileSink": "sinks",
+    "FrameTooLong": "streams",
     "FutureState": "sync",
     "GuaranteedTask": "runtime",
     "Guard": "sync",
     "Handle": "runtime",
     "HandleClosed": "channels",
     "Held": "sync",
+    "IncompleteFrame": "streams",
     "IncompleteRead": "channels",
     "Instant": "time",
     "Interval": "time",
@@ -329,6 +362,8 @@ _AREA_OF = {
     "KeyedLockStatistics": "sync",
     "Lagged": "channels",
     "Latch": "sync",
+    "LengthCodec": "streams",
+    "LinesCodec": "streams",
     "Lock": "sync",
     "LockStatistics": "sync",
     "Locking": "sync",
@@ -343,6 +378,7 @@ _AREA_OF = {
     "OneshotReceiver": "channels",
     "OneshotSender": "channels",
     "Outcome": "runtime",
+    "PeekableStream": "streams",
     "Permit": "channels",
     "PermitPool": "sync",
     "PersistentTaskGroup": "runtime",
@@ -366,6 +402,7 @@ _AREA_OF = {
     "Server": "server",
     "SetOnce": "sync",
     "Shared": "runtime",
+    "SharedStream": "streams",
     "SignalListener": "runtime",
     "SignalScope": "runtime",
     "SingleFlight": "futures",
@@ -374,6 +411,7 @@ _AREA_OF = {
     "Sleep": "time",
     "Started": "runtime",
     "Stream": "streams",
+    "StreamMap": "streams",
     "Supervisor": "runtime",
     "TaskGroup": "runtime",
     "TaskScope": "runtime",
@@ -396,6 +434,7 @@ _AREA_OF = {
     "When": "sync",
     "WouldBlock": "sync",
     "WriteLock": "sync",
+    "WriterSink": "sinks",
     "aclosing": "runtime",
     "actxgroup": "runtime",
     "actxmgr": "runtime",
@@ -409,6 +448,7 @@ _AREA_OF = {
     "blocked_tasks": "runtime",
     "blocking_select": "futures",
     "broadcast": "channels",
+    "buffer_aiter": "streams",
     "busy_calls": "runtime",
     "call_site": "runtime",
     "cancel_and_wait": "runtime",
@@ -416,6 +456,7 @@ _AREA_OF = {
     "channel": "channels",
     "channel_unbounded": "channels",
     "checkpoint": "runtime",
+    "collect": "streams",
     "concurrent_contexts": "runtime",
     "contextualize": "runtime",
     "cooperative": "runtime",
@@ -435,9 +476,12 @@ _AREA_OF = {
     "dump_all": "runtime",
     "dump_on_signal": "runtime",
     "eager": "runtime",
+    "empty": "streams",
+    "ensure_aiter": "streams",
     "event_loop_policy": "runtime",
     "failed_branch": "futures",
     "finish_within": "runtime",
+    "from_function": "sinks",
     "from_thread": "threads",
     "gather": "futures",
     "gather_safe": "futures",
@@ -454,8 +498,11 @@ _AREA_OF = {
     "make_task": "runtime",
     "map": "runtime",
     "map_blocking": "runtime",
+    "map_concurrently": "streams",
+    "merge": "streams",
     "metrics": "runtime",
     "move_on_after": "runtime",
+    "once": "streams",
     "oneshot_channel": "channels",
     "park": "runtime",
     "park_thread": "runtime",
@@ -464,11 +511,16 @@ _AREA_OF = {
     "race": "futures",
     "race_ok": "futures",
     "random_source": "runtime",
+    "read_chunks": "streams",
+    "read_file": "streams",
     "ready": "futures",
     "record_spawn_sites": "runtime",
+    "reduce": "streams",
     "refuse_loop_thread": "runtime",
     "remaining": "runtime",
+    "repeat": "streams",
     "repeat_periodically": "time",
+    "repeat_with": "streams",
     "retry": "time",
     "run": "runtime",
     "run_in_thread_loop": "threads",
@@ -497,11 +549,13 @@ _AREA_OF = {
     "to_thread": "threads",
     "try_join": "futures",
     "unbounded": "channels",
+    "unfold": "streams",
     "use_scope": "runtime",
     "volatile_task_group": "runtime",
     "wait_for_signal": "runtime",
     "watch": "channels",
     "yield_now": "runtime",
+    "zip_concurrently": "streams",
 }
 
 # Without the areas and without the names of builtins: `import *` takes neither `time` nor `map` from anybody.
@@ -533,6 +587,7 @@ __all__ = [
     "ChannelFull",
     "ChannelStatistics",
     "Clock",
+    "Codec",
     "CompletionQueue",
     "Completions",
     "Condition",
@@ -540,19 +595,24 @@ __all__ = [
     "CoroState",
     "CriticalSection",
     "DeadlockError",
+    "Decoder",
     "Defer",
     "DelayQueue",
     "DelayQueueClosed",
     "Delayed",
+    "DelimiterCodec",
+    "Encoder",
     "Event",
     "EventLoop",
     "FileSink",
+    "FrameTooLong",
     "FutureState",
     "GuaranteedTask",
     "Guard",
     "Handle",
     "HandleClosed",
     "Held",
+    "IncompleteFrame",
     "IncompleteRead",
     "Instant",
     "Interval",
@@ -565,6 +625,8 @@ __all__ = [
     "KeyedLockStatistics",
     "Lagged",
     "Latch",
+    "LengthCodec",
+    "LinesCodec",
     "Lock",
     "LockStatistics",
     "Locking",
@@ -579,6 +641,7 @@ __all__ = [
     "OneshotReceiver",
     "OneshotSender",
     "Outcome",
+    "PeekableStream",
     "Permit",
     "PermitPool",
     "PersistentTaskGroup",
@@ -602,6 +665,7 @@ __all__ = [
     "Server",
     "SetOnce",
     "Shared",
+    "SharedStream",
     "SignalListener",
     "SignalScope",
     "SingleFlight",
@@ -610,6 +674,7 @@ __all__ = [
     "Sleep",
     "Started",
     "Stream",
+    "StreamMap",
     "Supervisor",
     "TaskGroup",
     "TaskScope",
@@ -632,6 +697,7 @@ __all__ = [
     "When",
     "WouldBlock",
     "WriteLock",
+    "WriterSink",
     "aclosing",
     "actxgroup",
     "actxmgr",
@@ -644,6 +710,7 @@ __all__ = [
     "blocked_tasks",
     "blocking_select",
     "broadcast",
+    "buffer_aiter",
     "busy_calls",
     "call_site",
     "cancel_and_wait",
@@ -651,6 +718,7 @@ __all__ = [
     "channel",
     "channel_unbounded",
     "checkpoint",
+    "collect",
     "concurrent_contexts",
     "contextualize",
     "cooperative",
@@ -670,9 +738,12 @@ __all__ = [
     "dump_all",
     "dump_on_signal",
     "eager",
+    "empty",
+    "ensure_aiter",
     "event_loop_policy",
     "failed_branch",
     "finish_within",
+    "from_function",
     "from_thread",
     "gather",
     "gather_safe",
@@ -687,8 +758,11 @@ __all__ = [
     "main",
     "make_task",
     "map_blocking",
+    "map_concurrently",
+    "merge",
     "metrics",
     "move_on_after",
+    "once",
     "oneshot_channel",
     "park",
     "park_thread",
@@ -697,11 +771,16 @@ __all__ = [
     "race",
     "race_ok",
     "random_source",
+    "read_chunks",
+    "read_file",
     "ready",
     "record_spawn_sites",
+    "reduce",
     "refuse_loop_thread",
     "remaining",
+    "repeat",
     "repeat_periodically",
+    "repeat_with",
     "retry",
     "run",
     "run_in_thread_loop",
@@ -730,11 +809,13 @@ __all__ = [
     "to_thread",
     "try_join",
     "unbounded",
+    "unfold",
     "use_scope",
     "volatile_task_group",
     "wait_for_signal",
     "watch",
     "yield_now",
+    "zip_concurrently",
 ]
 
 if not TYPE_CHECKING:  # a checker that saw this would let every misspelt name pass

@@ -6,9 +6,19 @@
 """
 
 from yamanote.sinks._file import FileSink as FileSink
+from yamanote.sinks._from_function import from_function as from_function
 from yamanote.sinks._sender import SenderSink as SenderSink
 from yamanote.sinks._sender import drain as drain
 from yamanote.sinks._sink import Sink as Sink
 from yamanote.sinks._sink import SinkClosed as SinkClosed
+from yamanote.sinks._writer import WriterSink as WriterSink
 
-__all__ = ["FileSink", "SenderSink", "Sink", "SinkClosed", "drain"]
+__all__ = [
+    "FileSink",
+    "SenderSink",
+    "Sink",
+    "SinkClosed",
+    "WriterSink",
+    "drain",
+    "from_function",
+]

@@ -7,17 +7,79 @@ items. The task ends when the channel is closed and empty, or with an error of t
 from __future__ import annotations
 
 import asyncio
-import warnings
+import weakref
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from yamanote.channels import ChannelClosed, Receiver, Sender, channel
 from yamanote.runtime import GuaranteedTask
-from yamanote.sinks._sink import Sink, SinkClosed
+from yamanote.sinks._sink import Guarded, Sink, SinkClosed, report
 from yamanote.streams._arguments import require_count
 
 __all__ = ["Buffer"]
 
 T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Buffer(Guarded[T_contra]):
+    """Accepts up to `capacity` items while `sink` is busy."""
+
+    __slots__ = ("_capacity", "_items", "_sink", "_task")
+
+    _items: Sender[Any]
+
+    def __init__(self, sink: Sink[T_contra], capacity: int) -> None:
+        require_count("capacity", capacity)
+        super().__init__()
+        self._capacity = capacity
+        self._sink = sink
+        self._task: asyncio.Task[None] | None = None
+
+    async def feed(self, item: T_contra) -> None:
+        self._check()
+        if self._task is None:
+            self._items, receiver = channel(self._capacity, undelivered=_undelivered)
+            work = _Work(self._sink, weakref.WeakMethod(self._fail))
+            self._task = GuaranteedTask(work.run(receiver))
+        await self._put(item)
+
+    async def _put(self, item: object) -> None:
+        try:
+            (await self._items.reserve()).send(item)
+        except ChannelClosed:
+            self._check()
+            raise
+
+    async def flush(self) -> None:
+        self._check()
+        if self._task is None:
+            return  # nothing has been accepted
+        mark = _Mark()
+        try:
+            await self._put(mark)
+        except SinkClosed:
+            await self.close()  # which began while this waited for room, and flushes as well
+            return
+        await mark.reached
+        self._raise_error()
+
+    def _begin_closing(self) -> asyncio.Task[None]:
+        task = self._task
+        if task is None or (task.done() and task.exception()):  # KeyboardInterrupt: the sink is still open
+            return super()._begin_closing()
+        self._items.close()
+        return task
+
+    async def _finish(self) -> None:
+        await self._sink.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_task", None) is not None:
+            self._items.close()  # whether there is still a loop or not
+        super().__del__()
+
+    def __repr__(self) -> str:
+        return f"<buffer({self._capacity}) of {self._sink!r}, {self._state()}>"
 
 
 class _Mark:
@@ -33,16 +95,22 @@ class _Mark:
             self.reached.set_result(None)
 
 
+def _undelivered(item: object) -> None:
+    if isinstance(item, _Mark):
+        item.reach()
+
+
 class _Work:
-    """What the task does. It knows nothing of the sink that users hold, so that one can be dropped."""
+    """What the task does. It does not keep the sink that users hold, so that one can be dropped."""
 
-    __slots__ = ("error", "sink")
+    __slots__ = ("fail", "sink")
 
-    def __init__(self, sink: Sink[Any]) -> None:
+    def __init__(self, sink: Sink[Any], fail: Callable[[], Callable[[BaseException], None] | None]) -> None:
         self.sink = sink
-        self.error: BaseException | None = None
+        self.fail = fail
 
     async def run(self, items: Receiver[Any]) -> None:
+        """Never ends as cancelled: whoever waits for the task waits for all of this."""
         mark: _Mark | None = None
         with items:
             try:
@@ -55,90 +123,25 @@ class _Work:
                         await self.sink.feed(item)
                 await self.sink.close()
             except (Exception, asyncio.CancelledError) as error:
-                self.error = error
-                if isinstance(error, asyncio.CancelledError):  # somebody cancelled the task, and not who calls the sink
-                    self.error = RuntimeError("the task of the buffer was cancelled")
-                await self._let_go()
+                self._tell(error)
+                await self._let_go(error)
+            except (KeyboardInterrupt, SystemExit) as error:  # it ends the loop
+                self._tell(error)
+                raise
             finally:
                 if mark is not None:
                     mark.reach()
 
-    async def _let_go(self) -> None:
+    def _tell(self, error: BaseException) -> None:
+        fail = self.fail()
+        if fail is not None:
+            fail(error)
+        else:
+            report(f"the buffer of {self.sink!r} was dropped", error)
+
+    async def _let_go(self, failure: BaseException) -> None:
         try:
             await self.sink.close()
-        except Exception as further:
-            if further is not self.error:
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": f"a further error in {self.sink!r}", "exception": further}
-                )
-
-
-def _undelivered(item: object) -> None:
-    if isinstance(item, _Mark):
-        item.reach()
-
-
-class Buffer(Sink[T_contra]):
-    """Accepts up to `capacity` items while `sink` is busy."""
-
-    __slots__ = ("_capacity", "_closed", "_items", "_task", "_work")
-
-    _items: Sender[Any]
-
-    def __init__(self, sink: Sink[T_contra], capacity: int) -> None:
-        require_count("capacity", capacity)
-        self._capacity = capacity
-        self._work = _Work(sink)
-        self._task: asyncio.Task[None] | None = None
-        self._closed = False
-
-    def _check(self) -> None:
-        self._raise_failure()
-        if self._closed:
-            raise SinkClosed(f"{self!r} has been closed")
-
-    async def feed(self, item: T_contra) -> None:
-        self._check()
-        if self._task is None:
-            self._items, receiver = channel(self._capacity, undelivered=_undelivered)
-            self._task = GuaranteedTask(self._work.run(receiver))
-        await self._put(item)
-
-    async def _put(self, item: object) -> None:
-        try:
-            (await self._items.reserve()).send(item)
-        except ChannelClosed:
-            self._check()
-            raise
-
-    async def flush(self) -> None:
-        self._check()
-        if self._task is None:
-            return  # nothing has been accepted
-        mark = _Mark()
-        await self._put(mark)
-        await mark.reached
-        self._raise_failure()
-
-    async def close(self) -> None:
-        self._closed = True
-        if self._task is None:
-            await self._work.sink.close()
-            return
-        self._items.close()
-        if not self._task.done():
-            await asyncio.wait([self._task])
-        self._raise_failure()
-
-    def _raise_failure(self) -> None:
-        if self._work.error is not None:
-            raise self._work.error
-
-    def __del__(self) -> None:
-        if getattr(self, "_task", None) is not None and not self._closed:
-            warnings.warn(f"{self!r} was dropped and never closed", ResourceWarning, stacklevel=2, source=self)
-            self._items.close()  # what was accepted is still fed, then the sink is closed
-
-    def __repr__(self) -> str:
-        state = "dead" if self._work.error is not None else "closed" if self._closed else "open"
-        return f"<buffer({self._capacity}) of {self._work.sink!r}, {state}>"
+        except (Exception, asyncio.CancelledError) as further:
+            if further is not failure and isinstance(further, Exception):
+                report(f"a further error in {self.sink!r}", further)

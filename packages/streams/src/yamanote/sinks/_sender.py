@@ -57,19 +57,20 @@ class SenderSink(Sink[T_contra]):
     async def feed(self, item: T_contra) -> None:
         if self._closed:
             raise SinkClosed(f"{self!r} has been closed")
-        if self._reserve is not None:
-            try:
+        try:
+            if self._reserve is not None:
                 # Not `send`: that one, when it is cancelled, may have sent the item all the same.
-                permit = await self._reserve()
-            except ChannelClosed as closed:
-                closed.refused = (item,)
-                raise
-            permit.send(item)
-        elif self._waits:
-            await self._sender.send(item)  # type: ignore[misc]
-        else:
-            await cooperative()
-            self._sender.send(item)
+                (await self._reserve()).send(item)
+            elif self._waits:
+                await self._sender.send(item)  # type: ignore[misc]
+            else:
+                await cooperative()
+                self._sender.send(item)
+        except ChannelClosed as closed:
+            if self._closed:  # while this waited
+                raise SinkClosed(f"{self!r} has been closed") from closed
+            closed.refused = closed.refused or (item,)
+            raise
 
     async def flush(self) -> None:
         if self._closed:
@@ -90,6 +91,7 @@ class _Drain(Sink[Any]):
         self._closed = False
 
     async def feed(self, item: Any) -> None:
+        await cooperative()
         if self._closed:
             raise SinkClosed(f"{self!r} has been closed")
 

@@ -20,7 +20,7 @@ def is_async(function: Callable[..., object]) -> bool:
         return True
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004  # not whether, but which
+    return inspect.iscoroutinefunction(getattr(type(function), "__call__", None))  # noqa: B004  # not whether, but which
 
 
 def require_function(name: str, function: object) -> None:
@@ -40,7 +40,12 @@ def require_count(name: str, count: int, least: int = 1) -> None:
 def require_seconds(name: str, seconds: float) -> None:
     """Raise TypeError or ValueError that names the argument unless `seconds` is a number greater than zero."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {seconds!r}")
+        advice = ": call its total_seconds()" if hasattr(seconds, "total_seconds") else ""
+        raise TypeError(f"{name} must be a number of seconds, not {seconds!r}{advice}")
+    try:
+        seconds = float(seconds)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number of seconds that a float can hold") from None
     if math.isnan(seconds) or seconds <= 0:
         raise ValueError(f"{name} must be more than 0 seconds, not {seconds}")
 

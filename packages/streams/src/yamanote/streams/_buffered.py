@@ -1,22 +1,26 @@
 """Buffered: items that are awaitables, awaited several at a time.
 
 Invariant: at most `limit` of them run or wait to be delivered; the source is asked for another only when there is
-room. Each runs as a task of its own in a `CompletionQueue`, which owns it. A pull only looks, waits and
-then takes, so one that is cancelled loses nothing.
+room. Each runs as a task of its own from its first instruction on, and is owned here until it has ended. A pull only
+looks, waits and then takes, so one that is cancelled loses nothing.
 
-A source that never waits is pulled by whoever pulls here; any other by a feeder, which is one more task in the queue.
+A source that never waits is pulled by whoever pulls here; any other by a feeder. That a task has ended is noted in its
+last step: a done-callback would cost a handle for each, and come a turn of the loop later.
 """
 
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
 from collections import deque
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from inspect import isawaitable
+from types import CoroutineType
+from typing import Any, ClassVar, TypeVar
 
-from yamanote.futures import CompletionQueue
-from yamanote.runtime import BUDGET, yield_now
+from yamanote.runtime import BUDGET, JoinHandle, cancel_and_wait, make_task, park, start_task, yield_now
 from yamanote.streams._feeder import Feeder
+from yamanote.streams._operator import Operator
 from yamanote.streams._pipeline import Pipeline
 
 __all__ = ["Ordered", "Unordered"]
@@ -24,165 +28,244 @@ __all__ = ["Ordered", "Unordered"]
 T_co = TypeVar("T_co", covariant=True)
 
 
-class _Buffered(Pipeline[T_co]):
+class _Buffered(Operator[T_co]):
+    in_order: ClassVar[bool]
+    """Whether the results come in the order of the source, and not as they are ready."""
+
     __slots__ = (
         "_exhausted",
         "_failure",
         "_feeder",
+        "_feeding",
         "_left",
         "_limit",
         "_loop",
         "_occupied",
-        "_over",
-        "_queue",
+        "_results",
+        "_running",
         "_source",
         "_waiting",
     )
 
     def __init__(self, source: Pipeline[Any], limit: int) -> None:
+        super().__init__(source)
         self._source = source
         self._limit = limit
-        self._queue: CompletionQueue[bool, Any] = CompletionQueue()
-        """The key tells an item from the feeder, whose end is only a wake-up."""
-        self._feeder: Feeder | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._feeder = Feeder(source, self._accept, self._exhaust)
+        self._feeding: asyncio.Task[None] | None = None
+        self._loop: Any = None
+        """Where this is being consumed; None before the first pull."""
         self._left = BUDGET
-        self._waiting = False
+        self._waiting: asyncio.Future[None] | None = None
+        self._results: deque[asyncio.Task[Any]] = deque()
+        """In the order of delivery: all that have been started, or all that have ended."""
+        self._running: dict[asyncio.Task[Any], None] = {}  # no set: they are cancelled in a certain order
         self._occupied = 0
         """How many items run or wait to be delivered."""
         self._exhausted = False
         self._failure: BaseException | None = None
         """Of the source: its place is behind all that it gave before."""
-        self._over = False
-        self._error = None
 
     async def pull(self) -> T_co:
+        task = await self._next()
+        try:
+            return task.result()  # type: ignore[no-any-return]
+        except BaseException as error:  # CancelledError too, if it is the task that was cancelled
+            del task  # the error refers to this frame
+            await self._end(error)
+        self.raise_end()
+
+    async def drain(self, put: Callable[[T_co], object]) -> None:
+        while True:
+            try:
+                task: asyncio.Task[Any] | None = await self._next()
+            except StopAsyncIteration:
+                return
+            while task is not None:
+                try:
+                    result = task.result()
+                except BaseException as error:
+                    del task
+                    await self._end(error)
+                    self.raise_end()
+                put(result)
+                task = self._take() if self._left > 0 else None
+
+    async def _next(self) -> asyncio.Task[Any]:
+        """Wait for the next task to deliver, and take it."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         while not self._over:
-            if not self._left:
+            if self._left <= 0:
                 self._left = BUDGET
                 await yield_now()
-            self._left -= 1
-            if self._source.waits:
-                self._feed()
-            elif not self._exhausted and self._occupied < self._limit:
-                try:
-                    while self._occupied < self._limit:
-                        self._start(await self._source.pull())
-                except StopAsyncIteration:
-                    self._exhaust(None)
-                except Exception as error:
-                    self._exhaust(error)
+            if self._occupied < self._limit and not self._exhausted:
+                if self._source.waits:
+                    self._feed()
+                else:
+                    try:
+                        while self._occupied < self._limit:
+                            self._start(await self._source.pull())
+                    except StopAsyncIteration:
+                        self._exhaust(None)
+                    except Exception as error:
+                        self._exhaust(error)
             task = self._take()
             if task is not None:
-                self._occupied -= 1
-                try:
-                    return task.result()  # type: ignore[no-any-return]
-                except BaseException as error:  # CancelledError too, if it is the task that was cancelled
-                    await self._end(error)
-            elif self._occupied or not self._exhausted:
+                return task
+            if self._occupied or not self._exhausted:
                 await self._wait()
             else:
-                await self._end(self._failure)
+                failure, self._failure = self._failure, None
+                await self._end(failure)
         self.raise_end()
 
-    @abstractmethod
-    def _start(self, item: Any) -> None:
-        """Start `item`, which occupies a place from now on."""
-
-    @abstractmethod
-    def _take(self) -> asyncio.Task[Any] | None:
-        """The task that is to be delivered next, if it has ended."""
-
-    def _note(self, entry: tuple[bool, asyncio.Task[Any]]) -> None:
-        """Somebody waited for this completion."""
-
-    async def _wait(self) -> None:
-        """Wait until `_take` may have something."""
-        if self._waiting:
-            raise RuntimeError(f"{self} is being pulled by another task already")
-        self._waiting = True
-        try:
-            self._note(await self._queue.pop())
-        except LookupError:
-            if not self._exhausted:  # and nothing runs: the feeder was cancelled before its first step
-                self._exhaust(asyncio.CancelledError())
-            elif not self._over:
-                raise
-        finally:
-            self._waiting = False
-
     def _feed(self) -> None:
-        if self._feeder is None:
-            self._feeder = Feeder(self._source, self._accept, self._exhaust)
-            self._queue.add(self._feeder.run(), key=False, eager=True)
-        elif self._occupied < self._limit:
+        if self._feeding is None:
+            self._feeding = start_task(self._feeder.run(), eager=True)
+            self._feeding.add_done_callback(self._stop_feeding)
+        else:
             self._feeder.want()
 
+    def _take(self) -> asyncio.Task[Any] | None:
+        """The task that is to be delivered next, if it has ended."""
+        results = self._results
+        if results and results[0].done():
+            self._occupied -= 1
+            self._left -= 1
+            return results.popleft()
+        return None
+
+    async def _wait(self) -> None:
+        """Wait until `_take` may have something, or nothing will come any more."""
+        if self._waiting is not None:
+            raise RuntimeError(f"{self} is being pulled by another task already")
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._left = BUDGET
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
     def _accept(self, item: Any) -> bool:
+        if self._over:  # the source did not heed that its feeder is cancelled
+            if isinstance(item, Coroutine):
+                item.close()
+            return False
         self._start(item)
         return self._occupied < self._limit
 
     def _exhaust(self, failure: BaseException | None) -> None:
         self._exhausted = True
-        if self._over and isinstance(failure, Exception):  # nobody pulls any more
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"closing {self} failed", "exception": failure}
-            )
         self._failure = failure
+        if self._over:
+            self._report_failure()
+        self._wake()
 
-    def _run(self, item: Any) -> asyncio.Task[Any]:
-        try:
-            task = self._queue.add(item, key=True, eager=True)
-        except TypeError:
-            raise TypeError(f"{self} needs items that can be awaited, not {item!r}") from None
+    def _stop_feeding(self, feeding: asyncio.Task[None]) -> None:
+        if not self._exhausted:  # it was cancelled before its first step, and could not say so
+            self._exhaust(asyncio.CancelledError())
+
+    def _report_failure(self) -> None:
+        """Tell the loop of a failure of the source that nobody pulls for any more."""
+        failure, self._failure = self._failure, None
+        if isinstance(failure, Exception):
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"the source of {self} failed, which ended before", "exception": failure}
+            )
+
+    def _start(self, item: Any) -> None:
+        """Start `item`, which occupies a place from now on, and may have ended already."""
+        coroutine = self._await(item if type(item) is CoroutineType else self._observed(item))
+        task = make_task(coroutine, self._loop, eager=True)
         self._occupied += 1
-        return task
+        if self.in_order:
+            self._results.append(task)
+            if self._waiting is not None and self._results[0].done():
+                self._wake()
+        if not task.done() and task not in self._running:  # it has yet to begin, and may be cancelled before
+            self._running[task] = None
+            task.add_done_callback(partial(self._forget, item))
+
+    async def _await(self, awaitable: Awaitable[Any]) -> Any:
+        task: Any = asyncio.current_task()
+        self._running[task] = None
+        try:
+            return await awaitable
+        finally:
+            self._leave(task)
+
+    def _leave(self, task: asyncio.Task[Any]) -> None:
+        """`task` ends with this step."""
+        del self._running[task]
+        results = self._results
+        if not self.in_order:
+            results.append(task)
+        if self._waiting is not None and results and results[0] is task:
+            self._wake()
+
+    def _forget(self, item: Any, task: asyncio.Task[Any]) -> None:
+        if task in self._running:  # it was cancelled before it began
+            self._leave(task)
+            if isinstance(item, Coroutine):
+                item.close()
+
+    def _observed(self, item: Any) -> Awaitable[Any]:
+        """What to await for `item`. A future or a task belongs to somebody else: it goes on if nobody waits here."""
+        if asyncio.isfuture(item):
+            item = JoinHandle(item)
+        if isinstance(item, JoinHandle):
+            return park(item)
+        if isawaitable(item):
+            return item
+        raise TypeError(f"{self} needs items that can be awaited, not {item!r}")
 
     async def _close(self) -> None:
+        tasks: list[asyncio.Task[Any]] = [*self._running]
+        if self._feeding is not None:
+            tasks.append(self._feeding)
+        if asyncio.current_task() in tasks:
+            raise RuntimeError(f"a task of {self} cannot close it")
         self._over = True
         try:
-            await self._queue.aclose()
+            await cancel_and_wait(*tasks)
         finally:
-            await self._source.close()
+            self._results.clear()
+            self._report_failure()
+            await super()._close()
 
     @property
     def leftover(self) -> str | None:
-        if self._over:
-            return None
-        if self._queue:
-            return f"{len(self._queue)} tasks"
-        return self._source.leftover
+        count = len(self._running) + (self._feeding is not None and not self._feeding.done())
+        if count:
+            return f"{count} task{'s' * (count > 1)}"
+        return None if self._over else super().leftover
 
     def abandon(self) -> None:
-        loop = self._loop
-        if loop is not None:
+        if self._loop is not None:
             try:
-                loop.call_soon_threadsafe(self._queue.cancel_all)
+                self._loop.call_soon_threadsafe(self._cancel)
             except RuntimeError:  # the loop is closed, and its tasks with it
                 pass
-        self._source.abandon()
+        super().abandon()
+
+    def _cancel(self) -> None:
+        self._over = True
+        if self._feeding is not None:
+            self._feeding.cancel()
+        for task in [*self._running]:
+            task.cancel()
 
 
 class Ordered(_Buffered[T_co]):
     """Results in the order of the source."""
 
-    __slots__ = ("_window",)
-
-    def __init__(self, source: Pipeline[Any], limit: int) -> None:
-        super().__init__(source, limit)
-        self._window: deque[asyncio.Task[Any]] = deque()
-
-    def _start(self, item: Any) -> None:
-        self._window.append(self._run(item))
-
-    def _take(self) -> asyncio.Task[Any] | None:
-        if self._window and self._window[0].done():
-            # Completions are only wake-ups here: one is dropped for each result, so they cannot pile up.
-            self._queue.pop_nowait()
-            return self._window.popleft()
-        return None
+    __slots__ = ()
+    in_order = True
 
     def __str__(self) -> str:
         return f"{self._source}.buffered({self._limit})"
@@ -191,26 +274,8 @@ class Ordered(_Buffered[T_co]):
 class Unordered(_Buffered[T_co]):
     """Results as they come."""
 
-    __slots__ = ("_noted",)
-
-    def __init__(self, source: Pipeline[Any], limit: int) -> None:
-        super().__init__(source, limit)
-        self._noted: tuple[bool, asyncio.Task[Any]] | None = None
-
-    def _start(self, item: Any) -> None:
-        self._run(item)
-
-    def _take(self) -> asyncio.Task[Any] | None:
-        entry, self._noted = self._noted or self._queue.pop_nowait(), None
-        while entry is not None:
-            is_item, task = entry
-            if is_item:
-                return task
-            entry = self._queue.pop_nowait()
-        return None
-
-    def _note(self, entry: tuple[bool, asyncio.Task[Any]]) -> None:
-        self._noted = entry
+    __slots__ = ()
+    in_order = False
 
     def __str__(self) -> str:
         return f"{self._source}.buffered_unordered({self._limit})"

@@ -7,64 +7,43 @@ gives begins the next chunk.
 
 from __future__ import annotations
 
-import asyncio
+import math
 from typing import Any
 
-from yamanote.streams._fed import Fed
+from yamanote.streams._clocked import Clocked
 from yamanote.streams._pipeline import Pipeline
 
 __all__ = ["ChunksTimeout"]
 
 
-class ChunksTimeout(Fed[list[Any]]):
+class ChunksTimeout(Clocked[list[Any]]):
     """Lists of up to `count` items, none of which waits longer than `seconds` for the others."""
 
-    __slots__ = ("_count", "_expired", "_partial", "_seconds", "_timer")
+    __slots__ = ("_age_limit", "_count", "_partial", "_seconds")
 
     def __init__(self, source: Pipeline[Any], count: int, seconds: float) -> None:
         super().__init__(source)
         self._count = count
         self._seconds = seconds
         self._partial: list[Any] = []
-        self._expired = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._age_limit = math.inf
 
-    def _is_due(self) -> bool:
-        partial = self._partial
-        return bool(partial) and (self._expired or self._exhausted or len(partial) >= self._count)
+    def _hold(self, item: Any, now: float) -> None:
+        if not self._partial:
+            self._age_limit = now + self._seconds
+        self._partial.append(item)
+
+    def _has_room(self) -> bool:
+        return self._wanted and len(self._partial) < self._count
+
+    def _moment(self, now: float) -> float | None:
+        if not self._partial:
+            return None
+        return now if self._exhausted or len(self._partial) >= self._count else self._age_limit
 
     def _take(self) -> list[Any]:
         chunk, self._partial = self._partial, []
-        self._expired = False
-        self._stop_timer()
         return chunk
-
-    def _accept(self, item: Any) -> bool:
-        self._partial.append(item)
-        if len(self._partial) == 1:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._seconds, self._expire)
-        if len(self._partial) >= self._count:
-            self._wake()
-            return False
-        return self._wanted
-
-    def _expire(self) -> None:
-        self._timer = None
-        self._expired = True
-        self._wake()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    async def _close(self) -> None:
-        self._stop_timer()
-        try:
-            await super()._close()
-        finally:
-            self._partial = []
 
     def __str__(self) -> str:
         return f"{self._sources[0]}.chunks_timeout({self._count}, {self._seconds})"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from yamanote.streams._arguments import require_count
 from yamanote.streams._buffered import Ordered, Unordered
 from yamanote.streams._handle import Handle
+from yamanote.streams._prefetch import Prefetch
 
 if TYPE_CHECKING:
     from yamanote.streams._stream import Stream
@@ -52,3 +53,21 @@ class Concurrent(Handle[T_co]):
         """Like `buffered`, with the results in the order in which they are ready."""
         require_count("limit", limit)
         return self._moved_into(Unordered(self._owned, limit))
+
+    def prefetch(self, limit: int | None) -> Stream[T_co]:
+        """The same items, of which up to `limit` are pulled ahead, while the consumer is busy with others.
+
+        From the first pull on, a task pulls the source whenever fewer than `limit` wait here; with None there is no
+        limit, which is for sources that end. An error of the source comes behind the items before it. Raises TypeError
+        or ValueError unless `limit` is None or a whole number, at least 1.
+
+        **Cancel safety**: nothing is lost; the task goes on.
+
+        >>> from yamanote import streams
+        >>> from yamanote.runtime import run
+        >>> run(streams.iter("abc").prefetch(2).collect())
+        ['a', 'b', 'c']
+        """
+        if limit is not None:
+            require_count("limit", limit)
+        return self._moved_into(Prefetch(self._owned, limit))

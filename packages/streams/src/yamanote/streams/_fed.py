@@ -2,7 +2,7 @@
 
 Invariant: there is one feeder, begun by the first pull; it pulls while the operator wants more. A pull here only
 looks, waits and then takes, so one that is cancelled loses nothing: what the source has given meanwhile is there for
-the next one. A failure of the source comes behind all that it gave before.
+the next one. A failure of the source comes behind all that it gave before. Closing throws away what nobody has taken.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ class Fed(Operator[T_co]):
 
     @abstractmethod
     def _is_due(self) -> bool:
-        """Whether there is something to give. Once the source is exhausted, nothing more will be."""
+        """Whether there is something to give."""
+
+    def _is_drained(self) -> bool:
+        """Whether nothing will be due any more. Asked when nothing is due now."""
+        return self._exhausted
 
     @abstractmethod
     def _take(self) -> T_co:
@@ -46,17 +50,23 @@ class Fed(Operator[T_co]):
     def _accept(self, item: Any) -> bool:
         """Take `item` from the feeder, and say whether it shall pull the next one now."""
 
+    def _has_room(self) -> bool:
+        """Whether the source is to be pulled while somebody waits here, for it or for something else."""
+        return True
+
     @property
     def _wanted(self) -> bool:
         """Whether somebody waits here. Who does not was cancelled, or is at work: the source may rest meanwhile."""
         return self._waiting is not None and not self._waiting.done()
 
     async def pull(self) -> T_co:
-        while not self._is_due():
-            if self._exhausted:
-                self.raise_end()
+        while not self._over:
+            if self._is_due():
+                return self._take()
+            if self._is_drained():
+                break
             await self._wait()
-        return self._take()
+        self.raise_end()
 
     async def _wait(self) -> None:
         """Have the source pulled, and wait until `_wake` is called."""
@@ -67,7 +77,7 @@ class Fed(Operator[T_co]):
             if self._task is None:
                 self._task = start_task(self._feeder.run())
                 self._task.add_done_callback(self._stop)
-            else:
+            elif self._has_room():
                 self._feeder.want()
             await self._waiting
         finally:
@@ -92,13 +102,12 @@ class Fed(Operator[T_co]):
             self._exhaust(asyncio.CancelledError())
 
     async def _close(self) -> None:
-        self._exhausted = True
+        self._over = self._exhausted = True
+        self._wake()
         try:
             if self._task is not None:
                 await cancel_and_wait(self._task)
         finally:
-            self._exhausted = True
-            self._error = None
             await super()._close()
 
     @property

@@ -1,7 +1,8 @@
 """Feeder: one task that pulls a source on behalf of an operator which waits for other things as well.
 
 Invariant: the task pulls while its operator wants more, and at most finishes the pull that it is in; what that gives
-goes to the operator, whoever has been cancelled in the meantime. All pulls of a source, and its closing, are made by
+goes to the operator, whoever has been cancelled in the meantime. Once it has been asked to stop it pulls no more, even
+if the source took no notice. All pulls of a source, and its closing, are made by
 the same task, so time limits and scopes inside an async generator stay within one task.
 """
 
@@ -40,13 +41,17 @@ class Feeder:
     async def run(self) -> None:
         """For one task, which its owner starts, and cancels to close."""
         failure: BaseException | None = None
+        task: Any = asyncio.current_task()
         try:
             while True:
                 try:
                     item = await self._source.pull()
                 except StopAsyncIteration:
                     break
-                if not self._accept(item):
+                wants_more = self._accept(item)
+                if task.cancelling():
+                    raise asyncio.CancelledError
+                if not wants_more:
                     self._wanted = asyncio.get_running_loop().create_future()
                     await self._wanted
         except Exception as error:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Coroutine, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
 
-from yamanote.streams._pipeline import Awaited, Immediate, Pipeline
+from yamanote.streams._immediate import Immediate
+from yamanote.streams._pipeline import Awaited, Pipeline
 from yamanote.streams._stages import Stage
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ T_co = TypeVar("T_co", covariant=True)
 class Handle(ABC, Generic[T_co]):
     """Owns a pipeline. The operators of each theme are a class on top of this one; `Stream` is all of them together."""
 
-    __slots__ = ("__weakref__", "_pipeline")
+    __slots__ = ("__weakref__", "_again", "_pipeline")
 
     _pipeline: Pipeline[T_co]
+    _again: Callable[[], AsyncIterable[Any] | Iterable[Any]] | None
+    """Gives the source once more, if there are no operators and that can be done."""
 
     @overload
     def __init__(self, source: AsyncIterable[T_co]) -> None: ...
@@ -38,6 +41,7 @@ class Handle(ABC, Generic[T_co]):
     def __init__(self, source: AsyncIterable[T_co] | Iterable[T_co]) -> None:
         """A stream of what `source` gives; the same as `iter`."""
         require_sources(source=source)
+        self._again = None if isinstance(source, Handle | AsyncIterator | Iterator) else lambda: source
         self._pipeline = take_over(source, self)
 
     def __aiter__(self) -> Self:
@@ -88,11 +92,16 @@ class Handle(ABC, Generic[T_co]):
             self._pipeline.refuse()
         return self._pipeline
 
+    def _owned_with(self, *others: AsyncIterable[Any] | Iterable[Any]) -> list[Pipeline[Any]]:
+        """The pipelines of this stream and of `others`, which have all been checked before the first is taken over."""
+        require_sources(self=self, **{f"others[{number}]": other for number, other in enumerate(others)})
+        return [self._owned, *map(take_over, others)]
+
     def _with(self, stage: Stage) -> Stream[Any]:
         """A stream with one stage more."""
         return self._moved_into(self._owned.then(stage))
 
-    def _give_to(self, owner: Handle[Any]) -> None:
+    def _give_to(self, owner: Handle[Any] | Pipeline[Any]) -> None:
         """Say from now on that this stream belongs to `owner`."""
         self._pipeline = _Moved(owner)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from yamanote.streams._pipeline import Pipeline
 
@@ -21,6 +21,11 @@ class Operator(Pipeline[T_co]):
         self._sources = sources
         self._over = False
         self._error = None
+
+    async def _finish(self) -> NoReturn:
+        """Raise what ended this, and then the end, when all is closed: a pull that was cancelled had not got so far."""
+        await self._end(self._error)
+        self.raise_end()
 
     async def _close(self) -> None:
         self._over = True

@@ -3,7 +3,7 @@
 Invariant: an item is taken from the source only when somebody asks for a result, and the next one only after the stages
 are done with it. State changes after the await, so a pull that is cancelled can be repeated and loses nothing that the
 source did not lose. A pipeline is over with its end or with its first error, which is raised once; it has closed what
-it owns by then, and each later pull is the end again.
+it owns by then, and each later pull is the end again. One task pulls at a time; where one waits, a second is refused.
 
 Ready is synchronous, with a budget: `pull` lets the loop turn once per `BUDGET` items of the source, `drain` once per
 batch, which starts there and grows while batches are short.
@@ -16,15 +16,15 @@ import builtins
 import inspect
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
+from itertools import repeat
 from typing import Any, Generic, NoReturn, TypeVar
 
 from yamanote.runtime import BUDGET, yield_now
 from yamanote.streams._arguments import name_of
-from yamanote.streams._stages import Enough, Finish, Put, Stage
+from yamanote.streams._stages import Enough, Finish, Put, Stage, add_stage, as_written, one_portion
 
-__all__ = ["Awaited", "Immediate", "Pipeline", "explained"]
+__all__ = ["Awaited", "Pace", "Pipeline", "explained"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -85,6 +85,10 @@ class Pipeline(ABC, Generic[T_co]):
     def abandon(self) -> None:
         """Ask what is left behind to stop, without waiting. For finalizers: any thread, never raises."""
 
+    def puller(self) -> Callable[[], Coroutine[Any, Any, T_co]]:
+        """`pull`, or something cheaper for an owner who alone pulls this, and closes it at its end or first error."""
+        return self.pull
+
     async def drain(self, put: Callable[[T_co], object]) -> None:
         """Put every item that is still to come."""
         while True:
@@ -105,7 +109,7 @@ class Pipeline(ABC, Generic[T_co]):
         return Awaited(self, stage)
 
 
-class _Pace:
+class Pace:
     """How many items a drain takes before the loop gets its turn: 128, and up to 1024 while that takes no time."""
 
     __slots__ = ("_loop", "_since", "size")
@@ -124,140 +128,6 @@ class _Pace:
         self._since = self._loop.time()
 
 
-class _Exhausted(Iterator[Any]):
-    """Behind a source, tells that the source has ended."""
-
-    __slots__ = ("reached",)
-
-    def __init__(self) -> None:
-        self.reached = False
-
-    def __next__(self) -> Any:
-        self.reached = True
-        raise StopIteration
-
-
-class Immediate(Pipeline[T_co]):
-    """An iterable and stages: never waits, so the interpreter's own iterators drive it.
-
-    The stages are attached to a part of the source at a time: between two parts the loop gets its turn, however few
-    items come out at the other end.
-    """
-
-    __slots__ = ("_exhausted", "_iterator", "_label", "_over", "_part", "_source", "_stages", "_started", "_turn_due")
-
-    waits = False
-
-    def __init__(self, iterable: Iterable[Any]) -> None:
-        self._iterator = builtins.iter(iterable)
-        self._label = name_of(iterable)
-        self._exhausted = _Exhausted()
-        self._source = chain(self._iterator, self._exhausted)
-        self._stages: list[Stage] = []
-        self._part: Iterator[Any] = builtins.iter(())
-        self._error = None
-        self._started = False
-        self._turn_due = False
-        self._over = False
-
-    async def pull(self) -> T_co:
-        while True:
-            try:
-                for item in self._part:
-                    return item  # type: ignore[no-any-return]
-            except StopAsyncIteration as end:
-                self._stop()
-                raise explained(end) from end
-            except BaseException:
-                self._stop()
-                raise
-            if self._over:
-                raise StopAsyncIteration
-            if self._turn_due and not self._ended:
-                self._turn_due = False
-                await yield_now()
-            self._next_part(BUDGET)
-
-    async def drain(self, put: Callable[[T_co], object]) -> None:
-        def put_all(items: Iterable[T_co]) -> None:
-            for item in items:
-                put(item)
-
-        await self._drain(put_all)
-
-    async def collect(self) -> list[T_co]:
-        items: list[T_co] = []
-        await self._drain(items.extend, gather=True)
-        return items
-
-    async def _drain(self, put_all: Callable[[Iterable[T_co]], object], *, gather: bool = False) -> None:
-        pace = _Pace()
-        while True:
-            try:
-                put_all(self._part)
-                if self._over:
-                    return
-                if self._turn_due and not self._ended:
-                    await pace.rest()
-                self._next_part(pace.size, gather=gather)
-            except (StopIteration, StopAsyncIteration) as end:
-                self._stop()
-                raise explained(end) from end
-            except Exception:
-                self._stop()
-                raise
-
-    @property
-    def _ended(self) -> bool:
-        return self._exhausted.reached or any(stage.full for stage in self._stages)
-
-    def _next_part(self, size: int, *, gather: bool = False) -> None:
-        """Attach the stages to what comes next; once, at the end, to nothing.
-
-        To gather is to run them at once, for a terminal that wants everything and in case of an error nothing.
-        """
-        self._started = self._turn_due = True
-        items: Iterator[Any]
-        if self._ended:
-            self._stop()
-            items = builtins.iter(())
-            for stage in self._stages:
-                items = stage.attach_last(items)
-            self._part = items
-            return
-        items = islice(self._source, size)
-        for stage in self._stages[:-1]:
-            items = stage.attach(items)
-        for stage in self._stages[-1:]:
-            items = builtins.iter(stage.gather(items)) if gather else stage.attach(items)
-        self._part = items
-
-    def _stop(self) -> None:
-        self._over = True
-        self._part = builtins.iter(())
-        self._source = chain()
-        if inspect.isgenerator(self._iterator):
-            self._iterator.close()
-
-    async def _close(self) -> None:
-        self._stop()
-
-    @property
-    def leftover(self) -> str | None:
-        return None  # an iterator that nobody refers to any more is finished by the interpreter
-
-    def then(self, stage: Stage) -> Pipeline[Any]:
-        if self._started:
-            self._stages.append(stage)
-            self._part = stage.attach_last(self._part) if self._over else stage.attach(self._part)
-        else:
-            _append(self._stages, stage)
-        return self
-
-    def __str__(self) -> str:
-        return ".".join([self._label, *map(str, self._stages)])
-
-
 class Awaited(Pipeline[T_co]):
     """Something to await for each item, and stages: an item is put through the stages, the results wait in a queue."""
 
@@ -268,6 +138,7 @@ class Awaited(Pipeline[T_co]):
         "_left",
         "_over",
         "_pull_source",
+        "_pulled",
         "_put",
         "_ready",
         "_source",
@@ -291,6 +162,7 @@ class Awaited(Pipeline[T_co]):
         self._put: Put = self._ready.append
         self._finish: Finish = _nothing
         self._left = BUDGET
+        self._pulled = False
         self._started = False
         self._over = False
         self._closed = False
@@ -298,59 +170,104 @@ class Awaited(Pipeline[T_co]):
 
     async def pull(self) -> T_co:
         ready = self._ready
-        if not self._started:
-            await self._start()
-        while not ready:
-            if self._over:
-                self.raise_end()
-            if not self._left:
-                self._left = BUDGET
-                await yield_now()
-            self._left -= 1
-            try:
-                item = await self._pull_source()
-            except StopAsyncIteration:
-                await self._finish_and_end()
-            except Exception as error:
-                await self._end(error)
-            else:
+        if ready:
+            return ready.popleft()  # type: ignore[no-any-return]
+        self._begin()
+        try:
+            if not self._started:
+                await self._start()
+            while not ready:
+                if self._over:
+                    if not self._closed:  # a pull was cancelled meanwhile, or somebody closes it just now
+                        await self._end(self._error)
+                    self.raise_end()
+                if not self._left:
+                    self._left = BUDGET
+                    await yield_now()
+                self._left -= 1
                 try:
-                    self._put(item)
-                except Enough:
-                    await self._end()
+                    item = await self._pull_source()
+                except StopAsyncIteration:
+                    await self._finish_and_end()
                 except Exception as error:
                     await self._end(error)
-        return ready.popleft()  # type: ignore[no-any-return]
+                else:
+                    if self._over:  # it has been closed meanwhile, and nobody wants the item
+                        continue
+                    try:
+                        self._put(item)
+                    except Enough:
+                        await self._end()
+                    except (Exception, asyncio.CancelledError) as error:  # nobody has cancelled us: nothing was awaited
+                        await self._end(error)
+            return ready.popleft()  # type: ignore[no-any-return]
+        finally:
+            self._pulled = False
 
     async def drain(self, put: Callable[[T_co], object]) -> None:
-        if not self._started:
-            await self._start()
-        ready = self._ready
-        while ready:
-            put(ready.popleft())
-        if self._over:
-            if self._error is not None:
-                self.raise_end()
-            return
-        pull = self._pull_source
-        feed, finish = self._link(put)
-        pace = _Pace()
+        self._begin()
         try:
-            while True:
-                for _ in range(pace.size):
-                    try:
-                        item = await pull()
-                    except StopAsyncIteration:
-                        finish()
-                        return
-                    feed(item)
-                await pace.rest()
-        except Enough:
-            return
+            if not self._started:
+                await self._start()
+            ready = self._ready
+            while ready:
+                put(ready.popleft())
+            if not self._over:
+                await self._drain(put)
+            elif self._error is not None:
+                self.raise_end()
         except StopAsyncIteration as end:
             raise explained(end) from end
         finally:
             self._over = True
+            self._pulled = False
+
+    async def _drain(self, put: Put) -> None:
+        move = self._generate if inspect.isasyncgen(self._source) else self._fetch
+        portions = self._stages[0].portions if self._stages else one_portion
+        put, finish = self._link(put)
+        pace = Pace()
+        try:
+            while True:
+                for keep, count in portions(put, pace.size):
+                    if not await move(keep, count):
+                        finish()
+                        return
+                await pace.rest()
+        except Enough:
+            return
+
+    async def _fetch(self, put: Put, count: int) -> bool:
+        """Put up to `count` items of the source. Whether it has not ended."""
+        pull = self._pull_source
+        for _ in repeat(None, count):
+            try:
+                item = await pull()
+            except StopAsyncIteration:
+                return False
+            put(item)
+        return True
+
+    async def _generate(self, put: Put, count: int) -> bool:
+        """The same for an async generator, which the interpreter resumes without a call of ours: a fifth less time."""
+        async for item in self._source:  # type: ignore[union-attr]  # not a pipeline
+            put(item)
+            count -= 1
+            if not count:
+                return True
+        return False
+
+    def puller(self) -> Callable[[], Coroutine[Any, Any, T_co]]:
+        if self._started or self._stages or not inspect.isasyncgen(self._source):
+            return self.pull
+        self._started = True
+        pull: Callable[[], Coroutine[Any, Any, Any]] = self._source.__anext__
+        return pull
+
+    def _begin(self) -> None:
+        if self._pulled:
+            raise RuntimeError(f"{self} is being pulled by another task already")
+        self._pulled = True
 
     async def _start(self) -> None:
         self._started = True
@@ -407,20 +324,12 @@ class Awaited(Pipeline[T_co]):
     def then(self, stage: Stage) -> Pipeline[Any]:
         if self._started:
             return Awaited(self, stage)
-        _append(self._stages, stage)
+        add_stage(self._stages, stage)
         return self
 
     def __str__(self) -> str:
-        source = str(self._source) if isinstance(self._source, Pipeline) else name_of(self._source)
-        return ".".join([source, *map(str, self._stages)])
-
-
-def _append(stages: list[Stage], stage: Stage) -> None:
-    merged = stages[-1].merged(stage) if stages else None
-    if merged is None:
-        stages.append(stage)
-    else:
-        stages[-1] = merged
+        source = self._source if isinstance(self._source, Pipeline) else name_of(self._source)
+        return as_written(source, *self._stages)
 
 
 def _nothing() -> None:

@@ -12,15 +12,26 @@ stream. A generator that holds both, map then filter, saves a frame per item.
 
 from __future__ import annotations
 
-import builtins
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from operator import is_not
+from typing import Any, ClassVar, TypeAlias
 
 from yamanote.streams._arguments import name_of
 
-__all__ = ["Chunks", "Enough", "Enumerate", "Filter", "Map", "Stage", "Take"]
+__all__ = [
+    "Enough",
+    "Filter",
+    "FilterMap",
+    "FunctionStage",
+    "Map",
+    "Stage",
+    "TakeWhile",
+    "add_stage",
+    "as_written",
+    "one_portion",
+]
 
 Put: TypeAlias = Callable[[Any], object]
 Finish: TypeAlias = Callable[[], object]
@@ -33,7 +44,10 @@ class Enough(Exception):
 class Stage(ABC):
     """One operator that never waits."""
 
-    __slots__ = ()
+    __slots__ = ("_label",)
+
+    _label: str
+    """The operator as it was written, for the `repr` of a stream. Nothing, if the stage before is the operator."""
 
     @property
     def full(self) -> bool:
@@ -60,14 +74,45 @@ class Stage(ABC):
         """One stage that does what this one and `following` do, if there is a cheaper one."""
         return None
 
+    def portions(self, put: Put, most: int) -> Iterable[tuple[Put, int]]:
+        """How to put about `most` items, where `put` is what `link` has made: functions, and how many items for each.
 
-class Map(Stage):
+        For a stage that can say in advance that it will only keep some.
+        """
+        return one_portion(put, most)
+
+    def __str__(self) -> str:
+        return self._label
+
+
+class FunctionStage(Stage):
+    """One that calls a function with each item."""
+
+    __slots__ = ("_function",)
+
+    gives_items: ClassVar[bool]
+    """Whether its results are the items, on which the function only decides."""
+
+    def __init__(self, function: Callable[[Any], Any], *, label: str) -> None:
+        self._function = function
+        self._label = label
+
+
+class Map(FunctionStage):
     """`function` of each item; only those results, then, for which `predicate` is true, if there is one."""
 
-    __slots__ = ("_function", "_predicate")
+    __slots__ = ("_predicate",)
 
-    def __init__(self, function: Callable[[Any], Any], predicate: Callable[[Any], object] | None = None) -> None:
-        self._function = function
+    gives_items = False
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        predicate: Callable[[Any], object] | None = None,
+        *,
+        label: str | None = None,
+    ) -> None:
+        super().__init__(function, label=f"map({name_of(function)})" if label is None else label)
         self._predicate = predicate
 
     def attach(self, items: Iterator[Any]) -> Iterator[Any]:
@@ -99,28 +144,35 @@ class Map(Stage):
 
     def merged(self, following: Stage) -> Stage | None:
         if self._predicate is None and isinstance(following, Filter):
-            return Map(self._function, following.predicate)
+            return Map(self._function, following._function, label=as_written(self, following))
         return None
 
-    def __str__(self) -> str:
-        behind = "" if self._predicate is None else f".{Filter(self._predicate)}"
-        return f"map({name_of(self._function)}){behind}"
+
+class FilterMap(Map):
+    """`function` of each item, but for those results that are None."""
+
+    __slots__ = ()
+
+    def __init__(self, function: Callable[[Any], Any], *, label: str) -> None:
+        super().__init__(function, _is_something, label=label)
 
 
-class Filter(Stage):
-    """The items for which `predicate` is true."""
+_is_something = functools.partial(is_not, None)
 
-    __slots__ = ("predicate",)
 
-    def __init__(self, predicate: Callable[[Any], object]) -> None:
-        self.predicate = predicate
+class Filter(FunctionStage):
+    """The items for which the function is true."""
+
+    __slots__ = ()
+
+    gives_items = True
 
     def attach(self, items: Iterator[Any]) -> Iterator[Any]:
-        predicate = self.predicate
+        predicate = self._function
         return (item for item in items if predicate(item))
 
     def link(self, put: Put, finish: Finish) -> tuple[Put, Finish]:
-        predicate = self.predicate
+        predicate = self._function
 
         def put_some(item: Any) -> None:
             if predicate(item):
@@ -128,112 +180,59 @@ class Filter(Stage):
 
         return put_some, finish
 
-    def __str__(self) -> str:
-        return f"filter({name_of(self.predicate)})"
 
+class TakeWhile(FunctionStage):
+    """The items before the first one for which the function is not true."""
 
-class Enumerate(Stage):
-    """Each item with its number."""
+    __slots__ = ("_full",)
 
-    __slots__ = ("_next", "_start")
+    gives_items = True
 
-    def __init__(self, start: int) -> None:
-        self._start = self._next = start
-
-    def attach(self, items: Iterator[Any]) -> Iterator[Any]:
-        for numbered in builtins.enumerate(items, self._next):
-            self._next = numbered[0] + 1
-            yield numbered
-
-    def link(self, put: Put, finish: Finish) -> tuple[Put, Finish]:
-        def put_numbered(item: Any) -> None:
-            number = self._next
-            self._next = number + 1
-            put((number, item))
-
-        return put_numbered, finish
-
-    def __str__(self) -> str:
-        return f"enumerate({self._start or ''})"
-
-
-class Take(Stage):
-    """The first `count` items."""
-
-    __slots__ = ("_count", "_left")
-
-    def __init__(self, count: int) -> None:
-        self._count = self._left = count
+    def __init__(self, function: Callable[[Any], Any], *, label: str) -> None:
+        super().__init__(function, label=label)
+        self._full = False
 
     @property
     def full(self) -> bool:
-        return not self._left
+        return self._full
 
     def attach(self, items: Iterator[Any]) -> Iterator[Any]:
-        if self._left:
+        predicate = self._function
+        if not self._full:
             for item in items:
-                self._left -= 1
-                yield item
-                if not self._left:
+                if not predicate(item):
+                    self._full = True
                     return
+                yield item
 
     def link(self, put: Put, finish: Finish) -> tuple[Put, Finish]:
+        predicate = self._function
+
         def put_first(item: Any) -> None:
-            self._left -= 1
-            put(item)
-            if not self._left:
+            if predicate(item):
+                put(item)
+            else:
+                self._full = True
                 finish()
                 raise Enough
 
         return put_first, finish
 
-    def __str__(self) -> str:
-        return f"take({self._count})"
+
+def as_written(*parts: object) -> str:
+    """A source and operators, in one row."""
+    return ".".join(filter(None, map(str, parts)))
 
 
-class Chunks(Stage):
-    """Lists of `count` items; the last one may be shorter."""
+def one_portion(put: Put, most: int) -> Iterable[tuple[Put, int]]:
+    """The `portions` of who cannot say anything in advance."""
+    return ((put, most),)
 
-    __slots__ = ("_count", "_partial")
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._partial: list[Any] = []
-
-    def attach(self, items: Iterator[Any]) -> Iterator[Any]:
-        partial = self._partial
-        while True:
-            partial.extend(islice(items, self._count - len(partial)))
-            if len(partial) < self._count:
-                return
-            yield self._take()
-
-    def attach_last(self, items: Iterator[Any]) -> Iterator[Any]:
-        yield from self.attach(items)
-        if self._partial:
-            yield self._take()
-
-    def link(self, put: Put, finish: Finish) -> tuple[Put, Finish]:
-        count = self._count
-        partial = self._partial
-        append = partial.append
-
-        def put_together(item: Any) -> None:
-            append(item)
-            if len(partial) == count:
-                put(self._take())
-
-        def put_rest() -> None:
-            if partial:
-                put(self._take())
-            finish()
-
-        return put_together, put_rest
-
-    def _take(self) -> list[Any]:
-        chunk = self._partial.copy()
-        self._partial.clear()
-        return chunk
-
-    def __str__(self) -> str:
-        return f"chunks({self._count})"
+def add_stage(stages: list[Stage], stage: Stage) -> None:
+    """Put `stage` behind the others, or make it one with the last of them."""
+    merged = stages[-1].merged(stage) if stages else None
+    if merged is None:
+        stages.append(stage)
+    else:
+        stages[-1] = merged

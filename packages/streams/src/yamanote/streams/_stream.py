@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, overload
 
 from yamanote.streams._arguments import require_count
 from yamanote.streams._buffered import Ordered, Unordered
-from yamanote.streams._calls import MapCalls
+from yamanote.streams._bytes import Bytes
+from yamanote.streams._calls import Called
 from yamanote.streams._concurrent import Concurrent
 from yamanote.streams._elementwise import ElementWise
 from yamanote.streams._handle import Handle
 from yamanote.streams._joining import Joining
 from yamanote.streams._merging import Merging
+from yamanote.streams._peekable import Peekable
 from yamanote.streams._pipeline import Pipeline
+from yamanote.streams._recovering import Recovering
 from yamanote.streams._sharing import Sharing
-from yamanote.streams._terminals import Terminals
+from yamanote.streams._terminals import NOT_GIVEN, Terminals
 from yamanote.streams._timed import Timed
 
-__all__ = ["MappedStream", "Stream", "stream_of"]
+__all__ = ["MappedStream", "PeekableStream", "Stream", "stream_of"]
 
 T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
 
 
 class Stream(
@@ -28,6 +32,8 @@ class Stream(
     Concurrent[T_co],
     Merging[T_co],
     Timed[T_co],
+    Bytes[T_co],
+    Recovering[T_co],
     Sharing[T_co],
     Terminals[T_co],
 ):
@@ -60,7 +66,8 @@ class Stream(
     __slots__ = ()
 
     def _moved_into(self, pipeline: Pipeline[Any], *others: object, mapped: bool = False) -> Stream[Any]:
-        return stream_of(pipeline, self, *others, kind=MappedStream if mapped else Stream)
+        kind = MappedStream if mapped else PeekableStream if isinstance(pipeline, Peekable) else Stream
+        return stream_of(pipeline, self, *others, kind=kind)
 
 
 class MappedStream(Stream[T_co]):
@@ -80,13 +87,41 @@ class MappedStream(Stream[T_co]):
 
     def _uncalled(self) -> Pipeline[Any]:
         pipeline = self._owned
-        return pipeline.uncalled() if isinstance(pipeline, MapCalls) else pipeline
+        return pipeline.uncalled() if isinstance(pipeline, Called) else pipeline
+
+
+class PeekableStream(Stream[T_co]):
+    """A stream whose next item can be looked at: `Stream.peekable` gives it."""
+
+    __slots__ = ()
+
+    @overload
+    async def peek(self) -> T_co: ...
+    @overload
+    async def peek(self, default: U) -> T_co | U: ...
+    async def peek(self, default: Any = NOT_GIVEN) -> Any:
+        """What `anext` would give, without taking it: the next pull gives the same item.
+
+        At the end it returns `default`, or raises StopAsyncIteration, as `anext` does. An error of the source is raised
+        here; then the stream is at its end. **Cancel safety**: as pulling; what has been looked at is never lost.
+        """
+        try:
+            return await self._peekable.peek()
+        except StopAsyncIteration:
+            if default is NOT_GIVEN:
+                raise
+            return default
+
+    @property
+    def _peekable(self) -> Peekable[T_co]:
+        return cast("Peekable[T_co]", self._owned)
 
 
 def stream_of(pipeline: Pipeline[Any], *sources: object, kind: type[Stream[Any]] = Stream) -> Stream[Any]:
     """A stream of `pipeline`, which owns what was taken over from `sources`: those that are streams now refer to it."""
     stream: Stream[Any] = object.__new__(kind)
     stream._pipeline = pipeline
+    stream._again = None
     for source in sources:
         if isinstance(source, Handle):
             source._give_to(stream)
