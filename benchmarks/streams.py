@@ -58,6 +58,12 @@ async def no_operation(number: int) -> int:
     return number
 
 
+async def yielding(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        await asyncio.sleep(0)
+        yield number
+
+
 async def one_turn(number: int) -> int:
     await asyncio.sleep(0)
     return number
@@ -121,8 +127,29 @@ async def as_they_come(calls: Iterable[Awaitable[int]], limit: int) -> AsyncIter
     await supervising
 
 
+async def merged(sources: list[AsyncIterator[int]]) -> AsyncIterator[int]:
+    items: asyncio.Queue[int | None] = asyncio.Queue(len(sources))
+
+    async def move(source: AsyncIterator[int]) -> None:
+        async for item in source:
+            await items.put(item)
+
+    async def supervise() -> None:
+        await asyncio.gather(*map(move, sources))
+        await items.put(None)
+
+    supervising = asyncio.create_task(supervise())
+    while (item := await items.get()) is not None:
+        yield item
+    await supervising
+
+
 class ByHand:
     """asyncio and nothing else."""
+
+    @staticmethod
+    async def merge(sources: list[AsyncIterator[int]]) -> list[int]:
+        return [item async for item in merged(sources)]
 
     @staticmethod
     async def map_filter(source: list[int] | AsyncIterator[int]) -> list[int]:
@@ -152,6 +179,10 @@ class ByHand:
 
 
 class Yamanote:
+    @staticmethod
+    async def merge(sources: list[AsyncIterator[int]]) -> list[int]:
+        return [item async for item in streams.merge(*sources)]
+
     @staticmethod
     async def map_filter(source: list[int] | AsyncIterator[int]) -> list[int]:
         return await streams.iter(source).map(triple).filter(is_even).collect()
@@ -188,6 +219,10 @@ class Aiodrive:
 
 class Aioitertools:
     @staticmethod
+    async def merge(sources: list[AsyncIterator[int]]) -> Any:
+        return [item async for item in aioitertools_asyncio.as_generated(sources)]
+
+    @staticmethod
     async def map_filter(source: Any) -> Any:
         return await aioitertools.list(aioitertools.filterfalse(is_odd, aioitertools.map(triple, source)))
 
@@ -214,6 +249,10 @@ class Aiometer:
 
 
 class Aiostream:
+    @staticmethod
+    async def merge(sources: list[AsyncIterator[int]]) -> Any:
+        return await aiostream.stream.list(aiostream.stream.merge(*sources))
+
     @staticmethod
     async def map_filter(source: Any) -> Any:
         return await (
@@ -268,6 +307,11 @@ class Asyncstdlib:
 
 
 class Kioto:
+    @staticmethod
+    async def merge(sources: list[AsyncIterator[int]]) -> Any:
+        named = {f"source_{number}": kioto.Stream.from_generator(source) for number, source in enumerate(sources)}
+        return [item async for _, item in kioto.select(**named)]
+
     @staticmethod
     async def map_filter(source: Any) -> Any:
         items = kioto.iter(source) if isinstance(source, list) else kioto.Stream.from_generator(source)
@@ -333,6 +377,7 @@ LIBRARIES: dict[str, type] = {
 
 ALSO = {
     "map_filter": "Kotlin: flow, Numbers",
+    "merge": "Tokio: stream merge",
     "chunks": "futures-rs: chunks",
     "buffered": "futures-rs: buffered",
     "unordered": "futures-rs: buffer_unordered",
@@ -362,7 +407,11 @@ def workloads(scale: float = 1.0) -> list[Workload]:
     ) -> Workload:
         versions: dict[str, Version] = {
             library: partial(
-                collected, partial(getattr(adapter, operator), **arguments), source, expected, operator != "unordered"
+                collected,
+                partial(getattr(adapter, operator), **arguments),
+                source,
+                expected,
+                operator not in ("merge", "unordered"),
             )
             for library, adapter in installed(LIBRARIES).items()
             if hasattr(adapter, operator)
@@ -374,6 +423,11 @@ def workloads(scale: float = 1.0) -> list[Workload]:
         name = f"{'buffer_' * (operator == 'unordered')}{operator}({limit}) of {kind} coroutines, 10k"
         return row(name, bar, operator, partial(range, small), list(range(small)), work=work, limit=limit)
 
+    def merge(kind: str, bar: float, source: Callable[[int], AsyncIterator[int]]) -> Workload:
+        every = sorted([*range(few)] * 10)
+        return row(f"merge of 10 {kind}, 1k each", bar, "merge", lambda: [source(few) for _ in range(10)], every)
+
+    few = max(20, int(1_000 * scale))
     large, small = max(200, int(100_000 * scale)), max(200, int(10_000 * scale))
     items = list(range(large))
     generator = partial(numbers, large)
@@ -391,6 +445,8 @@ def workloads(scale: float = 1.0) -> list[Workload]:
         calls("unordered", 0.40, no_operation, 10),
         calls("unordered", 1.00, one_turn, 10),
         calls("unordered", 0.80, one_turn, 1000),
+        merge("async generators", 0.25, numbers),
+        merge("sources that yield to the loop", 0.90, yielding),
     ]
 
 
