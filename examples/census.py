@@ -88,7 +88,8 @@ async def take_census(paths: Iterable[Path], output: Path, concurrency: int, sum
         .buffered_unordered(concurrency)
         .chunks_timeout(BATCH, BATCH_SECONDS)
     )
-    async with FileSink(output, mode="write").with_map(as_lines).fanout(drain().with_map(summary.add)) as sink:
+    output.write_bytes(b"")  # and not mode="write", which would wait for the end to replace the file all at once
+    async with FileSink(output).with_map(as_lines).fanout(drain().with_map(summary.add)) as sink:
         await batches.for_each(sink.send)  # not only fed: a batch is in the file before the next one is asked for
     await walk
 
