@@ -88,7 +88,7 @@ async def take_census(paths: Iterable[Path], output: Path, concurrency: int, sum
         .buffered_unordered(concurrency)
         .chunks_timeout(BATCH, BATCH_SECONDS)
     )
-    output.write_bytes(b"")  # and not mode="write", which would wait for the end to replace the file all at once
+    output.write_bytes(b"")  # and not mode="replace", which would wait for the end
     async with FileSink(output).with_map(as_lines).fanout(drain().with_map(summary.add)) as sink:
         await batches.for_each(sink.send)  # not only fed: a batch is in the file before the next one is asked for
     await walk

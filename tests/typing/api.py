@@ -435,7 +435,7 @@ async def bytes_and_frames(reader: StreamReader) -> None:
     assert_type(streams.iter([b""]).decode(codec.decoder()), Stream[str])
     streams.iter(["text"]).lines()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     assert_type(FileSink("bytes", encoding=None, mode="create").encode(codec), sinks.Sink[str])
-    assert_type(FileSink("lines", mode="write", fsync=True), FileSink[object])
+    assert_type(FileSink("lines", mode="replace", fsync=True), FileSink[object])
     await FileSink("bytes", encoding=None).feed("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await streams.iter([b"bytes"]).forward(FileSink("bytes", encoding=None))
 

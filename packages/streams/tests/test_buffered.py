@@ -632,6 +632,20 @@ async def test_a_task_that_is_cancelled_before_it_begins_ends_the_stream(
 
 
 @both
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_a_call_that_pulls_the_stream_that_made_it_is_an_error(buffer: Buffer, turns: int) -> None:
+    async def pulls(number: int) -> int:
+        await turn(turns)
+        return await anext(stream)
+
+    async with buffer(streams.iter([1, 2, 3]).map(pulls), 2) as stream:
+        with pytest.raises(RuntimeError, match="being pulled by another task already"):
+            await anext(stream)
+    gc.collect()  # the error of another call, which came too late to be raised
+    assert not others()
+
+
+@both
 async def test_what_runs_is_cancelled_when_the_stream_is_dropped(buffer: Buffer) -> None:
     work = Work()
     stream = buffer(work.source(9, is_async=False), 3)
@@ -718,3 +732,20 @@ def test_results_are_those_of_a_plain_loop(
         assert most <= limit
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_stream_that_has_begun_on_one_loop_is_refused_on_another_and_goes_on(ordered: bool) -> None:
+    async def later(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    async def pull() -> int:
+        return await anext(stream)
+
+    stream = streams.iter(range(10)).map(later, concurrency=3, ordered=ordered)
+    with asyncio.Runner() as home, asyncio.Runner() as other:
+        first = home.run(pull())
+        with pytest.raises(RuntimeError, match="another event loop"):
+            other.run(pull())
+        assert sorted([first, *home.run(stream.collect())]) == list(range(10))

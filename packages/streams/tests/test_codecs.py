@@ -26,6 +26,7 @@ from yamanote.streams import (
     IncompleteFrame,
     LengthCodec,
     LinesCodec,
+    Stream,
 )
 
 
@@ -279,10 +280,12 @@ def test_text_that_would_not_be_read_as_it_was_written_is_refused() -> None:
         (lambda: LinesCodec(encoding="hex"), "encoding"),
         (lambda: LinesCodec(errors="klingon"), "errors"),
         (lambda: streams.iter([b""]).lines(max_length=-1), "max_length"),
+        (lambda: LinesCodec(encoding=3), "encoding must be a string"),  # type: ignore[arg-type]
+        (lambda: LinesCodec(errors=None), "errors must be a string"),  # type: ignore[arg-type]
         (lambda: streams.iter([b""]).decode(3), "codec"),  # type: ignore[arg-type]
         (lambda: streams.iter([b""]).decode(LinesCodec), "codec"),  # type: ignore[arg-type]
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_wrong_arguments_are_refused(make: Callable[[], object], name: str) -> None:
     with pytest.raises((TypeError, ValueError), match=name):
@@ -293,6 +296,10 @@ async def later(pieces: Iterable[Any]) -> AsyncIterator[Any]:
     for piece in pieces:
         await asyncio.sleep(0)
         yield piece
+
+
+async def double(line: str) -> str:
+    return line + line
 
 
 @pytest.fixture(params=["immediate", "awaited"])
@@ -349,6 +356,101 @@ class TestStream:
     async def test_it_composes(self, source: Any) -> None:
         lines = streams.iter(source([b"1\n2\n", b"3\n4"])).lines().map(int).filter(lambda n: n % 2).enumerate()
         assert await lines.collect() == [(0, 1), (1, 3)]
+
+    async def test_nothing_behind_it_runs_for_a_line_that_nobody_has_asked_for(self, source: Any) -> None:
+        piece = b"".join(b"%d\n" % number for number in range(500))
+        seen: list[str] = []
+        assert await streams.iter(source([piece])).lines().inspect(seen.append).first() == "0"
+        assert seen == ["0"]
+        stream = streams.iter(source([piece])).lines().inspect(seen.append)
+        async with stream.map(double, concurrency=4) as doubled:
+            assert await anext(doubled) == "00"
+        assert len(seen) <= 1 + 5
+
+    @pytest.mark.parametrize("consume", ["pulled", "filtered", "counted", "collected"])
+    async def test_the_loop_gets_its_turns_within_one_piece(self, source: Any, consume: str) -> None:
+        turns = 0
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        turning = asyncio.create_task(turn())
+        lines = streams.iter(source([b"1\n" * 1_300])).lines()
+        if consume == "pulled":
+            assert len([line async for line in lines]) == 1_300
+        elif consume == "filtered":
+            assert await lines.filter(lambda line: False).first(None) is None
+        elif consume == "counted":
+            assert await lines.count() == 1_300
+        else:
+            assert len(await lines.collect()) == 1_300
+        turning.cancel()
+        assert turns >= (10 if consume in ("pulled", "filtered") else 3)
+
+    async def test_a_ready_source_of_small_pieces_is_not_interrupted_for_each(self) -> None:
+        async def ready() -> AsyncIterator[bytes]:
+            for _ in range(100):
+                yield b"a\n"
+
+        begun = 0
+
+        async def other() -> None:
+            nonlocal begun
+            begun += 1
+
+        task = asyncio.create_task(other())
+        async with streams.iter(ready()).lines() as lines:
+            for _ in range(100):
+                await anext(lines)
+            assert begun == 0
+        await task
+
+    async def test_an_operator_that_is_added_on_the_way_gets_what_has_not_been_given(self, source: Any) -> None:
+        lines = streams.iter(source([b"1\n2\n3", b"4\n5"])).lines().map(int)
+        assert await anext(lines) == 1
+        assert await lines.chunks(2).collect() == [[2, 34], [5]]
+
+    async def test_a_pull_that_is_cancelled_loses_nothing(self) -> None:
+        receiver: asyncio.Queue[bytes] = asyncio.Queue()
+
+        lines = streams.repeat_with(receiver.get).lines().map(str.upper)
+        got = []
+        for piece in (b"a\nb", b"c\n", b"d\n"):
+            pull = asyncio.create_task(anext(lines))
+            await asyncio.sleep(0)
+            pull.cancel()
+            await asyncio.wait([pull])
+            assert pull.cancelled()
+            receiver.put_nowait(piece)
+            got.append(await anext(lines))
+        assert got == ["A", "BC", "D"]
+        await lines.aclose()
+
+    async def test_a_second_task_is_refused_and_one_that_closes_ends_the_first(self) -> None:
+        lines = streams.repeat_with(asyncio.Queue[bytes]().get).lines()
+        first = asyncio.create_task(anext(lines, "the end"))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another task"):
+            await anext(lines)
+        assert not first.done()
+        await lines.aclose()
+        assert await first == "the end"
+
+    @pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
+    async def test_a_decoder_cannot_end_the_stream_silently(self, source: Any, error: type[Exception]) -> None:
+        class Broken:
+            def feed(self, data: bytes) -> list[bytes]:
+                raise error
+
+            def finish(self) -> list[bytes]:
+                return []
+
+        for consume in (Stream.collect, Stream.count, Stream.first):
+            with pytest.raises(RuntimeError):
+                await consume(streams.iter(source([b"a"])).decode(Broken()))
 
     async def test_a_stream_that_is_refused_stays_usable(self) -> None:
         pieces = streams.iter([b"a"])

@@ -146,3 +146,38 @@ def test_map_concurrently_gives_all_results_in_order_or_as_they_come(waits: bool
                 assert got != list(range(20))
 
     run(main(), clock=VirtualClock())
+
+
+@pytest.mark.parametrize("operator", ["buffered", "a fed buffered", "zip_concurrently", "prefetch", "merge"])
+async def test_who_closes_once_more_meanwhile_only_waits(operator: str) -> None:
+    ended: list[str] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            await asyncio.Event().wait()
+            yield 1
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            ended.append("cleaned up")
+
+    async def first(number: int) -> int:
+        return await anext(aiter(numbers()))
+
+    stream: streams.Stream[Any] = {
+        "buffered": lambda: streams.iter([1]).map(first).buffered(1),
+        "a fed buffered": lambda: streams.iter(numbers()).map(first).buffered(1),
+        "zip_concurrently": lambda: streams.zip_concurrently(numbers()),
+        "prefetch": lambda: streams.iter(numbers()).prefetch(1),
+        "merge": lambda: streams.merge(numbers()),
+    }[operator]()
+    pull = asyncio.create_task(anext(stream, None))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(stream.aclose())
+    for _ in range(2):
+        await asyncio.sleep(0)
+    await stream.aclose()
+    assert ended == ["cleaned up"]
+    await closing
+    assert await pull is None

@@ -16,6 +16,7 @@ from yamanote.streams import Stream, _elementwise
 from yamanote.streams._arguments import is_async
 from yamanote.streams._calls import _Calls
 from yamanote.streams._pipeline import Awaited
+from yamanote.streams._visit import Visit
 from yamanote.testing import Counterexample, explore, explore_cancellations, replay
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
@@ -200,7 +201,7 @@ def skipping_that_begins_before_the_answer(predicate: Any) -> Any:
     return is_wanted
 
 
-def let_two_pull(pipeline: Any) -> None:
+def let_two_pull(visit: Any, source: Any) -> None:
     pass
 
 
@@ -216,7 +217,7 @@ teeth: dict[str, tuple[Any, str, Any, str]] = {
     "an item is given twice": (_Calls, "pull", keep_the_item_for_ever, "filter"),
     "a state before its call": (_elementwise, "accumulating", accumulating_before_the_answer, "scan"),
     "a beginning before its call": (_elementwise, "skipping", skipping_that_begins_before_the_answer, "skip_while"),
-    "two pull": (Awaited, "_begin", let_two_pull, "two pull"),
+    "two pull": (Visit, "refuse", let_two_pull, "two pull"),
     "a closing is not repeated": (Awaited, "_end", end_without_closing, "skip and take"),
 }
 

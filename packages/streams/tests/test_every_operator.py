@@ -14,7 +14,7 @@ import pytest
 
 from yamanote import streams
 from yamanote.runtime import run, yield_now
-from yamanote.streams import Stream
+from yamanote.streams import DelimiterCodec, Stream
 from yamanote.time import VirtualClock, sleep
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -62,6 +62,27 @@ def states(items: list[Any]) -> list[Any]:
 
 def after_the_first(items: list[Any]) -> list[Any]:
     return items[1:]
+
+
+def written(s: Stream[Any]) -> tuple[Stream[bytes], Callable[[Any], Any]]:
+    """The items as lines of bytes, and what reads such a line."""
+    kept: list[Any] = []
+
+    def write(item: Any) -> bytes:
+        kept.append(item)
+        return b"%d\n" % (len(kept) - 1)
+
+    return s.map(write), lambda line: kept[int(line)]
+
+
+def through_lines(s: Stream[Any]) -> Stream[Any]:
+    lines, read = written(s)
+    return lines.lines().map(read)
+
+
+def through_frames(s: Stream[Any]) -> Stream[Any]:
+    lines, read = written(s)
+    return lines.decode(DelimiterCodec(b"\n")).map(read)
 
 
 FALSY = [0, None, "", [], ValueError("an item")]
@@ -114,6 +135,8 @@ ROWS = {
     "take_until": Row(lambda s, wrap: s.take_until(sleep(1000)), lambda items: items),
     "ready_chunks": Row(lambda s, wrap: s.ready_chunks(3).flatten(), lambda items: items),
     "switch": Row(lambda s, wrap: s.switch(later), lambda items: items, superseding=True),
+    "lines": Row(lambda s, wrap: through_lines(s), lambda items: items),
+    "decode": Row(lambda s, wrap: through_frames(s), lambda items: items),
     "merge": Row(lambda s, wrap: s.merge(["more"]), lambda items: [*items, "more"], unordered=True),
     "buffered": Row(lambda s, wrap: s.map(later).buffered(2), lambda items: items),
     "buffered_unordered": Row(lambda s, wrap: s.map(later).buffered_unordered(2), lambda items: items, unordered=True),
@@ -140,8 +163,6 @@ OTHERS = {
     "broadcast": "gives several: test_sharing",
     "share": "gives an object that streams are taken from: test_sharing",
     "retry": "needs a stream that can be begun anew: test_recovering",
-    "lines": "for bytes: test_codecs",
-    "decode": "for bytes: test_codecs",
 }
 TERMINALS = {"all", "any", "collect", "count", "first", "fold", "for_each", "forward", "last", "reduce", "unzip"}
 
@@ -354,6 +375,132 @@ def test_a_stream_that_is_left_early_closes_its_source_at_once(row: Row, wrap: W
         assert asyncio.all_tasks() == {asyncio.current_task()}
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
+
+    virtually(main)
+
+
+class Stuck(Source):
+    """Waits for ever behind its items."""
+
+    async def __anext__(self) -> Any:
+        if self.items:
+            return await super().__anext__()
+        await sleep(float("inf"))
+
+
+async def stuck(source: Source) -> AsyncIterator[Any]:
+    """A generator that belongs to the task that runs it, and takes its time to close."""
+    async with asyncio.timeout(None), asyncio.TaskGroup() as group:
+        group.create_task(sleep(float("inf")))
+        try:
+            async for item in source:
+                yield item
+        finally:
+            await source.aclose()
+
+
+async def for_ever(*args: Any) -> Any:
+    await sleep(float("inf"))
+
+
+async def close_while_it_is_pulled(stream: Stream[Any], pulled: Callable[[], bool]) -> None:
+    async def consume() -> tuple[list[Any], int]:
+        got = [item async for item in stream]
+        await yield_now()  # nothing is left of what has ended the pull
+        return got, asyncio.current_task().cancelling()  # type: ignore[union-attr]
+
+    consumer = asyncio.create_task(consume())
+    while not pulled():
+        await sleep(1)
+    await sleep(10)
+    await asyncio.gather(stream.aclose(), stream.aclose())
+    _, cancelling = await asyncio.wait_for(consumer, 1)
+    assert cancelling == 0
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    await stream.aclose()
+
+
+@rows(lambda row: not row.short)
+def test_closing_from_another_task_ends_the_pull_and_closes_the_source(row: Row) -> None:
+    async def main() -> None:
+        for count in (0, 1, 3):
+            for in_task in (False, True):
+                source = Stuck(list(range(count)))
+                stream = row.apply(streams.iter(stuck(source) if in_task else source), plain)
+                await close_while_it_is_pulled(stream, lambda source=source: not source.items)  # type: ignore[misc]
+                assert source.closed == 1
+
+    virtually(main)
+
+
+@rows(lambda row: row.functions)
+@pytest.mark.parametrize("pace", [None, 1.0], ids=["immediate", "slow"])
+def test_closing_from_another_task_ends_the_call_of_a_function(row: Row, pace: float | None) -> None:
+    async def main() -> None:
+        source = Source([1, 2, 3], error=KeyError(), pace=pace or 0)
+        stream = row.apply(
+            streams.iter(source if pace or row is ROWS["catch"] else [1, 2, 3]), lambda function: for_ever
+        )
+        await close_while_it_is_pulled(stream, lambda: not pace or source.pulls > 0)
+        assert source.closed == (source.pulls > 0)
+
+    virtually(main)
+
+
+@rows(lambda row: not row.superseding)
+def test_closing_from_another_task_ends_a_terminal(row: Row) -> None:
+    async def main() -> None:
+        source = Stuck(list(range(2)))
+        stream = row.apply(streams.iter(stuck(source)), plain)
+        consumer = asyncio.create_task(stream.collect())
+        await sleep(10)
+        await stream.aclose()
+        await asyncio.wait_for(consumer, 1)
+        assert source.closed == 1
+
+    virtually(main)
+
+
+@rows(lambda row: not row.short and not row.superseding)
+def test_a_consumer_that_is_cancelled_while_somebody_closes_is_cancelled_and_the_source_is_closed(row: Row) -> None:
+    async def main() -> None:
+        for first in ("cancel", "close"):
+            source = Stuck([])
+            stream = row.apply(streams.iter(stuck(source)), plain)
+            consumer = asyncio.create_task(everything(stream))
+            await sleep(1)
+            closer = asyncio.ensure_future(stream.aclose())
+            if first == "close":
+                await yield_now()
+                assert not consumer.done()
+            consumer.cancel()
+            await closer
+            await asyncio.wait([consumer])
+            assert consumer.cancelled() or first == "close"
+            await stream.aclose()
+            assert source.closed == 1
+
+    virtually(main)
+
+
+@rows(lambda row: not row.short and not row.superseding)
+def test_closing_that_is_cancelled_can_be_repeated(row: Row) -> None:
+    async def main() -> None:
+        for parked in (False, True):
+            for patience in range(8):
+                source = Stuck([1, 2, 3])
+                stream = row.apply(streams.iter(source), plain)
+                consumer = asyncio.create_task(everything(stream) if parked else anext(stream))  # type: ignore[arg-type]
+                await sleep(20)
+                closer = asyncio.create_task(stream.aclose())
+                for _ in range(patience):
+                    await yield_now()
+                closer.cancel()
+                await asyncio.wait([closer])
+                await stream.aclose()
+                assert source.closed
+                await asyncio.wait_for(consumer, 1)
 
     virtually(main)
 

@@ -6,13 +6,17 @@ import asyncio
 import gc
 import traceback
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from yamanote.sinks import SenderSink, Sink, SinkClosed, drain, from_function
+from yamanote import streams
+from yamanote.sinks import FileSink, SenderSink, Sink, SinkClosed, drain, from_function
 from yamanote.time import Schedule
 
 NOTHING: Any = object()
@@ -29,6 +33,7 @@ class Store(Sink[Any]):
         self.items: list[Any] = []
         self.flushed = 0
         self.closed = False
+        self.given_up = False
         self.busy = False
 
     async def step(self) -> None:
@@ -61,6 +66,10 @@ class Store(Sink[Any]):
             self.closed = True
         if self.failed is not None:
             raise self.failed
+
+    async def _give_up(self) -> None:
+        self.given_up = True
+        await self.close()
 
     def check(self) -> None:
         if self.failed is not None:
@@ -103,6 +112,8 @@ class Kind:
     """Whether it has work of its own: it remembers errors, its close cannot be cancelled, and dropped it warns."""
     shape: Callable[[list[Any]], list[Any]] = list
     """What arrives when these items were accepted."""
+    combines: bool = True
+    """Whether it is made of a sink, which it tells when it is given up."""
 
 
 kinds: dict[str, Kind] = {
@@ -127,11 +138,12 @@ kinds: dict[str, Kind] = {
     "batch before a buffer": Kind(lambda store: store.buffer(2).batch(2)),
     "retry": Kind(lambda store: store.retry(Schedule())),
     "retry in a buffer": Kind(lambda store: store.retry(Schedule()).buffer(1)),
-    "from_function": Kind(lambda store: from_function(store.feed, close=store.close)),
-    "sender": Kind(lambda store: SenderSink(StoreSender(store)), owns=False),
+    "from_function": Kind(lambda store: from_function(store.feed, close=store.close), combines=False),
+    "sender": Kind(lambda store: SenderSink(StoreSender(store)), owns=False, combines=False),
 }
 every_kind = pytest.mark.parametrize("name", kinds)
 every_owner = pytest.mark.parametrize("name", [name for name, kind in kinds.items() if kind.owns])
+every_combinator = pytest.mark.parametrize("name", [name for name, kind in kinds.items() if kind.combines])
 ITEMS: list[Any] = [0, None, "", KeyError(1), (), 5, 6]
 
 
@@ -142,6 +154,11 @@ async def turn(turns: int) -> None:
 
 def others() -> set[asyncio.Task[Any]]:
     return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+
+def cancel_others() -> None:
+    for task in others():
+        task.cancel()
 
 
 async def cancelled_after(turns: int, call: Any) -> bool:
@@ -209,6 +226,125 @@ async def test_what_was_accepted_arrives_although_the_body_raises(name: str) -> 
             raise LookupError
     assert store.items == kind.shape(ITEMS)
     assert store.closed
+
+
+@every_combinator
+async def test_one_that_is_left_by_an_exception_gives_up_and_one_that_is_closed_does_not(name: str) -> None:
+    kind = kinds[name]
+    for count in (0, 1, 7):
+        store = Store()
+        with pytest.raises(LookupError):
+            async with kind.make(store) as sink:
+                for item in ITEMS[:count]:
+                    await sink.feed(item)
+                raise LookupError
+        assert store.given_up and store.closed
+        assert store.items == kind.shape(ITEMS[:count])
+
+        store = Store()
+        with pytest.raises(LookupError):
+            async with kind.make(store) as sink:
+                for item in ITEMS[:count]:
+                    await sink.feed(item)
+                await sink.close()
+                raise LookupError
+        assert store.closed and not (kind.owns and store.given_up)  # the others have no memory
+        assert not others()
+
+
+@every_combinator
+async def test_who_is_cancelled_while_it_closes_has_not_given_it_up(name: str) -> None:
+    for turns in range(1, 10):
+        store = Store(turns=2)
+        used = asyncio.Event()
+
+        async def use(store: Store = store, used: asyncio.Event = used) -> None:
+            async with kinds[name].make(store) as sink:
+                await sink.feed(1)
+                used.set()
+
+        task = asyncio.create_task(use())
+        await used.wait()
+        await turn(turns)
+        task.cancel()
+        await asyncio.wait([task])
+        await turn(20)
+        assert not store.given_up
+        assert store.closed or not kinds[name].owns
+        assert not others()
+
+
+@every_combinator
+async def test_one_whose_tasks_somebody_cancels_gives_up_unless_all_has_arrived(name: str, warned: list[str]) -> None:
+    for turns in range(1, 12):
+        kind, store = kinds[name], Store(turns=2)
+        sink = kind.make(store)
+        for item in ITEMS[:3]:
+            await sink.feed(item)
+        close = asyncio.create_task(sink.close())
+        await turn(turns)
+        cancel_others()
+        await asyncio.wait([close])
+        with suppress(RuntimeError):
+            await sink.close()
+        del sink, close
+        await turn(20)
+        gc.collect(1)
+        await turn(20)
+        assert store.given_up or store.items == kind.shape(ITEMS[:3])
+        assert not others()
+
+
+@every_combinator
+async def test_one_whose_work_has_failed_gives_up_also_when_it_is_closed(name: str) -> None:
+    if not kinds[name].owns or name == "retry":
+        return  # who closes it knows of the error, and may have gone on after it
+    store = Store(fails_at="bad")
+    sink = kinds[name].make(store)
+    with pytest.raises(KeyError):
+        await sink.feed(1)
+        await sink.feed("bad")
+        await sink.flush()
+    with pytest.raises(KeyError):
+        await sink.close()
+    assert store.given_up and store.closed
+
+
+@every_combinator
+@pytest.mark.parametrize("fault", ["the stream fails", "the caller is cancelled", "it is dropped"])
+async def test_a_file_below_it_is_replaced_by_all_or_by_nothing(
+    name: str, fault: str, tmp_path: Path, warned: list[str]
+) -> None:
+    async def items(count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+            await asyncio.sleep(0)
+        if fault == "the caller is cancelled":
+            forward.cancel()
+            await asyncio.sleep(0)
+        raise LookupError
+
+    path = tmp_path / "lines"
+    path.write_text("old\n")
+    sink: Any = kinds[name].make(FileSink(path, mode="replace"))  # type: ignore[arg-type]
+    if fault == "it is dropped":
+        for number in range(10):
+            await sink.feed(number)
+        sink = None
+        gc.collect(1)
+    else:
+        forward = asyncio.create_task(streams.iter(items(10)).forward(sink))
+        await asyncio.wait([forward])
+        assert forward.cancelled() or isinstance(forward.exception(), LookupError)
+    while others():
+        await asyncio.wait(others())
+        await turn(3)
+    assert path.read_text() == "old\n"
+    assert [other.name for other in tmp_path.iterdir()] == ["lines"]
+
+    sink = kinds[name].make(FileSink(path, mode="replace"))  # type: ignore[arg-type]
+    await streams.iter(range(10)).forward(sink)
+    assert "9" in path.read_text()
 
 
 @every_kind
@@ -367,6 +503,24 @@ async def test_one_whose_coroutine_is_thrown_away_counts_as_dropped(name: str, w
     assert len(warned) == 1
     assert store.items == kind.shape([1])
     assert store.closed
+
+
+class Load:
+    """Something that can be watched."""
+
+
+@every_combinator
+async def test_what_has_arrived_is_not_kept(name: str) -> None:
+    async with kinds[name].make(drain()) as sink:  # type: ignore[arg-type]
+        load = Load()
+        watch = weakref.ref(load)
+        await sink.feed(load)
+        if "batch" in name:
+            await sink.flush()
+        del load
+        await turn(5)
+        gc.collect(1)
+        assert watch() is None
 
 
 @every_owner

@@ -31,18 +31,38 @@ async def test_each_item_is_a_line(path: Path) -> None:
     assert not others()
 
 
-async def test_append_goes_on_and_write_begins_anew(path: Path) -> None:
+async def test_append_goes_on_and_replace_begins_anew(path: Path) -> None:
     for text in "ab":
         async with FileSink(str(path)) as sink:
             await sink.feed(text)
     assert path.read_text() == "a\nb\n"
-    async with FileSink(path, mode="write") as sink:
+    async with FileSink(path, mode="replace") as sink:
         await sink.feed("c")
     assert path.read_text() == "c\n"
 
 
+async def test_a_path_may_be_of_bytes_as_for_open(path: Path) -> None:
+    for mode in ("replace", "append"):
+        async with FileSink(os.fsencode(path), mode=mode) as sink:  # type: ignore[arg-type]
+            await sink.feed("a")
+    assert path.read_text() == "a\na\n"
+
+
+async def test_the_loop_turns_although_no_item_waits_for_room(path: Path) -> None:
+    async def feed_all() -> None:
+        for _ in range(10_000):
+            await sink.feed("")
+
+    async with FileSink(path) as sink:
+        feeding = asyncio.create_task(feed_all())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not feeding.done()
+        await feeding
+
+
 async def test_a_file_without_items_is_made_when_it_is_closed(path: Path) -> None:
-    sink = FileSink(path, mode="write")
+    sink = FileSink(path, mode="replace")
     assert not path.exists()
     await sink.close()
     assert path.read_text() == ""
@@ -292,7 +312,7 @@ async def test_a_full_disk_is_reported_once():
 
 async def test_a_flush_beside_a_close_loses_nothing(path: Path) -> None:
     for _ in range(20):
-        sink = FileSink(path, mode="write")
+        sink = FileSink(path, mode="replace")
         await sink.feed("first")
         first = asyncio.create_task(sink.flush())
         await asyncio.sleep(0)

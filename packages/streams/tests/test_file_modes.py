@@ -35,7 +35,7 @@ def names(path: Path) -> list[str]:
 
 class TestWrite:
     async def test_the_old_file_is_there_until_the_new_one_is_complete(self, path: Path) -> None:
-        async with FileSink(path, mode="write") as sink:
+        async with FileSink(path, mode="replace") as sink:
             await sink.send("a")
             await sink.send("b")
             assert path.read_text() == "old\n"
@@ -44,14 +44,14 @@ class TestWrite:
 
     async def test_who_reads_the_old_file_goes_on_reading_it(self, path: Path) -> None:
         with path.open() as old:
-            async with FileSink(path, mode="write") as sink:
+            async with FileSink(path, mode="replace") as sink:
                 await sink.send("new")
             assert old.read() == "old\n"
 
     @pytest.mark.parametrize("flushed", [False, True])
     async def test_it_stays_when_the_block_is_left_by_an_exception(self, path: Path, flushed: bool) -> None:
         with pytest.raises(ZeroDivisionError):
-            async with FileSink(path, mode="write") as sink:
+            async with FileSink(path, mode="replace") as sink:
                 await sink.feed("half")
                 if flushed:
                     await sink.flush()
@@ -63,13 +63,13 @@ class TestWrite:
 
     async def test_it_stays_when_the_stream_fails(self, path: Path) -> None:
         with pytest.raises(ZeroDivisionError):
-            await streams.iter([2, 1, 0]).map(lambda number: 1 / number).forward(FileSink(path, mode="write"))
+            await streams.iter([2, 1, 0]).map(lambda number: 1 / number).forward(FileSink(path, mode="replace"))
         assert path.read_text() == "old\n"
         assert names(path) == ["lines"]
 
     async def test_it_stays_when_who_writes_is_cancelled(self, path: Path) -> None:
         async def write() -> None:
-            async with FileSink(path, mode="write") as sink:
+            async with FileSink(path, mode="replace") as sink:
                 await sink.send("half")
                 await asyncio.sleep(3600)
 
@@ -83,7 +83,7 @@ class TestWrite:
 
     async def test_an_exception_after_the_close_changes_nothing(self, path: Path) -> None:
         with pytest.raises(ZeroDivisionError):
-            async with FileSink(path, mode="write") as sink:
+            async with FileSink(path, mode="replace") as sink:
                 await sink.feed("new")
                 await sink.close()
                 raise ZeroDivisionError
@@ -91,7 +91,7 @@ class TestWrite:
 
     @pytest.mark.parametrize("flushed", [False, True])
     async def test_it_stays_when_the_sink_is_dropped(self, path: Path, flushed: bool) -> None:
-        sink: FileSink[object] | None = FileSink(path, mode="write")
+        sink: FileSink[object] | None = FileSink(path, mode="replace")
         assert sink is not None
         await sink.feed("half")
         if flushed:
@@ -108,7 +108,7 @@ class TestWrite:
         if os.geteuid() == 0:
             os.chown(path, 12345, 54321)
         before = path.stat()
-        async with FileSink(path, mode="write") as sink:
+        async with FileSink(path, mode="replace") as sink:
             await sink.feed("new")
         after = path.stat()
         assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
@@ -119,7 +119,7 @@ class TestWrite:
         other = path.with_name("other")
         other.touch()
         new = path.with_name("new")
-        await FileSink(new, mode="write").close()
+        await FileSink(new, mode="replace").close()
         assert stat.S_IMODE(new.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
 
     @posix
@@ -127,7 +127,7 @@ class TestWrite:
         (tmp_path / "elsewhere").mkdir()
         link = tmp_path / "elsewhere" / "link"
         link.symlink_to(path)
-        async with FileSink(link, mode="write") as sink:
+        async with FileSink(link, mode="replace") as sink:
             await sink.send("new")
             assert len(os.listdir(link.parent)) == 1  # the new file is where the old one is
         assert link.is_symlink()
@@ -137,7 +137,7 @@ class TestWrite:
     async def test_a_pipe_is_written_and_stays_a_pipe(self, tmp_path: Path) -> None:
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
-        sink = FileSink(pipe, mode="write")
+        sink = FileSink(pipe, mode="replace")
         await sink.feed("a")
         close = asyncio.create_task(sink.close())
         for _ in range(100):
@@ -152,7 +152,7 @@ class TestWrite:
         assert stat.S_ISFIFO(pipe.stat().st_mode)
 
     async def test_a_folder_is_an_error(self, tmp_path: Path) -> None:
-        sink = FileSink(tmp_path, mode="write")
+        sink = FileSink(tmp_path, mode="replace")
         with pytest.raises(OSError):
             await sink.send("a")
         with pytest.raises(OSError):
@@ -177,7 +177,7 @@ class TestCreate:
 
 class TestBytes:
     async def test_they_are_written_as_they_are(self, path: Path) -> None:
-        async with FileSink(path, mode="write", encoding=None) as sink:
+        async with FileSink(path, mode="replace", encoding=None) as sink:
             buffer = bytearray(b"b\0")
             for item in (b"a\n", buffer, memoryview(b"c"), b""):
                 await sink.feed(item)
@@ -195,7 +195,7 @@ class TestBytes:
     async def test_frames_go_in_and_come_out(self, path: Path) -> None:
         codec = LengthCodec(2)
         frames = [bytes(size) for size in range(1_000)]
-        await streams.iter(frames).map(codec.encode).forward(FileSink(path, mode="write", encoding=None))
+        await streams.iter(frames).map(codec.encode).forward(FileSink(path, mode="replace", encoding=None))
         assert await streams.read_file(path, 777).decode(codec).collect() == frames
 
 
@@ -255,13 +255,13 @@ class TestDisk:
             real(source, target)
 
         monkeypatch.setattr(os, "replace", replace)
-        async with FileSink(path, mode="write", fsync=True) as sink:
+        async with FileSink(path, mode="replace", fsync=True) as sink:
             await sink.feed("a")
         assert synced == [("file", 2), ("replace", 0), ("folder", 0)]
 
     @posix
     async def test_a_flush_syncs_what_was_only_written_before(self, path: Path, synced: Any) -> None:
-        async with FileSink(path, mode="write", fsync=True) as sink:
+        async with FileSink(path, mode="replace", fsync=True) as sink:
             await sink.feed("x" * (1 << 18))
             feed = asyncio.create_task(sink.feed("y"))  # writes what was before it
             await asyncio.sleep(0)
@@ -273,7 +273,7 @@ class TestDisk:
             assert len(synced) == 1
 
     async def test_nothing_is_synced_unless_asked_for(self, path: Path, synced: Any) -> None:
-        for mode in ("append", "write"):
+        for mode in ("append", "replace"):
             async with FileSink(path, mode=mode) as sink:  # type: ignore[arg-type]
                 await sink.send("a")
         assert not synced
@@ -298,16 +298,16 @@ asyncio.run(main())
     ("mode", "last", "expected"),
     [
         ("append", "pass", "old\na\nb\n"),
-        ("write", "pass", "old\n"),
+        ("replace", "pass", "old\n"),
         ("append", "asyncio.create_task(sink.close()); await asyncio.sleep(0)", "old\na\nb\n"),
-        ("write", "asyncio.create_task(sink.close()); await asyncio.sleep(0)", "a\nb\n"),
+        ("replace", "asyncio.create_task(sink.close()); await asyncio.sleep(0)", "a\nb\n"),
         (
-            "write",
+            "replace",
             "for call in (sink.flush, sink.close): asyncio.create_task(call()); await asyncio.sleep(0)",
             "a\nb\n",
         ),
     ],
-    ids=["append_dropped", "write_dropped", "append_closing", "write_closing", "write_flushing_and_closing"],
+    ids=["append_dropped", "replace_dropped", "append_closing", "replace_closing", "replace_flushing_and_closing"],
 )
 def test_a_program_that_ends_loses_nothing(path: Path, mode: str, last: str, expected: str) -> None:
     program = EXIT.format(path=str(path), mode=mode, last=last)
@@ -353,7 +353,7 @@ class TestFaults:
     async def test_a_folder_that_vanishes_is_told_and_nothing_is_left(self, tmp_path: Path) -> None:
         folder = tmp_path / "folder"
         folder.mkdir()
-        sink = FileSink(folder / "lines", mode="write")
+        sink = FileSink(folder / "lines", mode="replace")
         await sink.send("a")
         for name in os.listdir(folder):
             (folder / name).unlink()
@@ -364,13 +364,45 @@ class TestFaults:
         assert os.listdir(tmp_path) == []
 
     @posix
+    async def test_nothing_is_called_missing_when_only_the_name_may_not_survive(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(5, "Input/output error")
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        sink = FileSink(path, mode="replace", fsync=True)
+        await sink.feed("new")
+        with pytest.raises(OSError, match="Input/output") as caught:
+            await sink.close()
+        assert not hasattr(caught.value, "__notes__")
+        assert path.read_text() == "new\n"
+
+    @posix
+    async def test_a_pipe_that_is_to_be_replaced_has_what_was_written(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        sink = FileSink(pipe, mode="replace")
+        await sink.send("a")
+        os.close(reader)
+        await sink.feed("b")
+        with pytest.raises(BrokenPipeError) as caught:
+            await sink.close()
+        assert caught.value.__notes__[0].startswith("2 of the 4 bytes")
+
+    @posix
     async def test_a_file_that_may_not_be_written_is_not_replaced(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path.chmod(0o400)
         if os.geteuid() == 0:  # who may write everything
             monkeypatch.setattr(os, "access", lambda path, mode: False)
-        sink = FileSink(path, mode="write")
+        sink = FileSink(path, mode="replace")
         await sink.feed("new")
         with pytest.raises(PermissionError):
             await sink.close()
@@ -378,7 +410,7 @@ class TestFaults:
         assert names(path) == ["lines"]
 
     @pytest.mark.parametrize("flushes", [0, 2])
-    @pytest.mark.parametrize("mode", ["append", "write"])
+    @pytest.mark.parametrize("mode", ["append", "replace"])
     async def test_a_write_that_fails_half_way_says_what_is_missing(
         self, path: Path, mode: Any, flushes: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -447,7 +479,7 @@ class Slow(FileSink[object]):
     __slots__ = ("go_on", "stands")
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, mode="write")
+        super().__init__(path, mode="replace")
         self.go_on = threading.Event()
         self.stands = threading.Event()
 
@@ -502,7 +534,7 @@ async def test_a_task_that_somebody_cancels_costs_no_piece_and_no_replacement(pa
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        (lambda path: FileSink(path, mode="replace"), "mode"),  # type: ignore[arg-type]
+        (lambda path: FileSink(path, mode="write"), "mode"),  # type: ignore[arg-type]
         (lambda path: FileSink(path, encoding="hex"), "encoding"),
     ],
     ids=["mode", "encoding"],

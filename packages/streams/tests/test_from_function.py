@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
@@ -107,3 +108,33 @@ def test_what_is_no_function_is_refused() -> None:
         from_function(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="close"):
         from_function(print, close=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["from_function", "with_map", "with_flat_map"])
+async def test_a_plain_function_that_returns_a_coroutine_is_told_to_be_the_async_one(place: str) -> None:
+    async def work(item: object) -> list[object]:
+        raise AssertionError("nobody awaits this")
+
+    made: list[Any] = []
+
+    def mistake(item: object) -> Any:
+        made.append(work(item))
+        return made[-1]
+
+    got: list[object] = []
+    end = from_function(got.append)
+    sinks = {"from_function": from_function(mistake), "with_map": end.with_map(mistake)}
+    sink: Any = sinks.get(place) or end.with_flat_map(mistake)
+    async with sink:
+        for item in range(2):
+            with pytest.raises(TypeError, match=r"^mistake is no async function.*pass the async function itself"):
+                await sink.feed(item)
+    assert [inspect.getcoroutinestate(coroutine) for coroutine in made] == ["CORO_CLOSED"] * 2
+    assert not got
+
+
+async def test_a_plain_close_that_returns_a_coroutine_is_told_to_be_the_async_one() -> None:
+    async def close() -> None: ...
+
+    with pytest.raises(TypeError, match="pass the async function itself"):
+        await from_function(print, close=lambda: close()).close()

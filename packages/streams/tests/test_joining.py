@@ -442,6 +442,8 @@ async def test_what_cannot_end_a_stream_is_refused_and_the_stream_stays_usable()
         stream.take_until(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="stop"):
         stream.take_until(CancellationToken)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"something to wait for, .*: pass .* event\.wait\(\)"):
+        stream.take_until(asyncio.Event())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="stop"):
         stream.take_until(begun)
     owner = stream.map(str)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -328,6 +330,87 @@ async def test_a_pull_that_began_in_place_is_cancelled_where_it_waits(turns: int
     await asyncio.wait([pull])
     assert ended == (["cancelled", "cancelled", "closed", "closed"] if turns else [])
     assert not others()
+
+
+@pytest.mark.parametrize("turns", range(3))
+async def test_what_a_source_waits_for_is_cancelled_with_it_from_the_first_step_on(turns: int) -> None:
+    inner: list[asyncio.Task[None]] = []
+
+    async def waits() -> AsyncIterator[int]:
+        inner.append(asyncio.create_task(asyncio.sleep(60)))
+        await inner[0]
+        yield 1
+
+    async with streams.merge(waits(), [1]) as stream:
+        await anext(stream)
+        await turn(turns)
+    assert inner[0].cancelled()
+    assert not others()
+
+
+async def test_a_time_limit_that_is_over_at_once_cancels_what_it_limits() -> None:
+    inner: list[asyncio.Task[None]] = []
+
+    async def impatient() -> AsyncIterator[int]:
+        try:
+            async with asyncio.timeout(0):
+                inner.append(asyncio.create_task(asyncio.sleep(60)))
+                await inner[0]
+        except TimeoutError:
+            yield asyncio.current_task().cancelling()  # type: ignore[union-attr]
+
+    assert await streams.merge(impatient()).collect() == [0]
+    assert inner[0].cancelled()
+
+
+async def test_a_source_that_closes_the_stream_while_it_is_pulled_in_place_ends_it() -> None:
+    async def closes() -> AsyncIterator[int]:
+        with pytest.raises(RuntimeError, match="already running"):
+            await stream.aclose()
+        await yield_now()
+        yield 1
+
+    stream = streams.merge(closes(), [2])
+    async with asyncio.timeout(10):
+        assert await stream.collect() == []
+    assert not others()
+
+
+async def test_an_error_that_was_raised_is_kept_by_nobody() -> None:
+    class Failure(Exception):
+        pass
+
+    error = Failure()
+    kept = weakref.ref(error)
+    stream = streams.merge(Source(1, error=error), [2])
+    del error
+    with suppress(Failure):
+        await stream.collect()
+    await turn(1)  # the loop knows the task that has ended
+    gc.collect()
+    assert kept() is None
+    assert await anext(stream, None) is None
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "async"])
+async def test_an_interrupt_of_a_source_is_raised_at_once_and_leaves_nobody_waiting(plain: bool) -> None:
+    class Interrupt(BaseException):
+        """Like KeyboardInterrupt, which would end the loop."""
+
+    def numbers() -> Iterator[int]:
+        yield 1
+        raise Interrupt
+
+    async def asynchronous() -> AsyncIterator[int]:
+        yield 1
+        raise Interrupt
+
+    async with streams.merge(numbers() if plain else asynchronous(), [2, 3]) as stream:
+        assert [await anext(stream), await anext(stream)] == [1, 2]
+        with pytest.raises(Interrupt):
+            await anext(stream)
+        async with asyncio.timeout(10):
+            assert await stream.collect() == [3]
 
 
 async def test_two_tasks_cannot_wait_at_the_same_time() -> None:

@@ -115,6 +115,35 @@ async def test_closing_stops_the_source_and_drops_what_is_ahead(turns: int) -> N
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_an_item_that_was_given_is_kept_by_nobody() -> None:
+    class Item:
+        pass
+
+    async def items() -> AsyncIterator[Item]:
+        yield Item()
+        await asyncio.Event().wait()
+
+    async with streams.iter(items()).prefetch(1) as stream:
+        item = weakref.ref(await anext(stream))
+        await asyncio.sleep(0)
+        assert item() is None
+
+
+async def test_an_error_that_is_no_exception_is_raised_like_any_other() -> None:
+    class Interrupt(BaseException):
+        """Like KeyboardInterrupt, which would end the loop."""
+
+    async def failing() -> AsyncIterator[int]:
+        yield 1
+        raise Interrupt
+
+    stream = streams.iter(failing()).prefetch(1)
+    assert await anext(stream) == 1
+    with pytest.raises(Interrupt):
+        await anext(stream)
+    assert await anext(stream, None) is None
+
+
 async def test_what_is_ahead_is_gone_when_it_is_closed() -> None:
     class Page:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 from io import FileIO
 from pathlib import Path
@@ -29,8 +30,10 @@ class Slow(FileIO):
     go_on = threading.Event()
     stands = threading.Event()
     closed_early = False
+    last: Slow
 
     def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+        type(self).last = self
         type(self).stands.set()
         type(self).go_on.wait()
         type(self).closed_early = self.closed
@@ -80,6 +83,47 @@ class TestFile:
                 await pull
             slow.go_on.set()
             assert len(await pieces.collect()) == 10
+
+    async def test_an_error_that_a_cancelled_pull_was_not_told_is_raised_by_the_next_and_by_nobody_else(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        errors: list[OSError] = []
+
+        def failing(path: str) -> Any:
+            errors.append(OSError(path))
+            raise errors[-1]
+
+        monkeypatch.setattr(_reading, "FileIO", failing)
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        pieces: Any = streams.read_file(path)
+        pull = asyncio.ensure_future(anext(pieces))
+        while not errors:
+            await asyncio.sleep(0)
+            pull.cancel()
+        await asyncio.wait([pull, *others()])
+        with pytest.raises(OSError) as caught:
+            await anext(pieces)
+        assert errors == [caught.value]
+        del pieces, pull
+        gc.collect()
+        assert not told
+
+    async def test_a_close_that_is_cancelled_closes_the_file_all_the_same(self, path: Path, slow: type[Slow]) -> None:
+        pieces = streams.read_file(path)
+        pull = asyncio.ensure_future(anext(pieces))
+        await stand()
+        pull.cancel()
+        await asyncio.wait([pull])
+        closing = asyncio.create_task(pieces.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.sleep(0)
+        slow.go_on.set()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        assert slow.last.closed and not slow.closed_early
+        await pieces.aclose()
 
     async def test_closing_waits_until_the_thread_is_done_with_the_file(self, path: Path, slow: type[Slow]) -> None:
         pieces = streams.read_file(path)
@@ -174,8 +218,8 @@ class TestReader:
 
 
 async def test_they_show_what_was_written(path: Path) -> None:
-    assert str(streams.read_file(path).lines()) == "<Stream read_file().lines()>"
-    assert str(streams.read_chunks(asyncio.StreamReader())) == "<Stream read_chunks()>"
+    assert str(streams.read_file(path).lines()) == f"<Stream read_file({os.fspath(path)!r}).lines()>"
+    assert str(streams.read_chunks(asyncio.StreamReader())) == "<Stream read_chunks(StreamReader)>"
 
 
 async def test_wrong_arguments_are_refused(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from yamanote.streams import Stream
 from yamanote.time import Schedule, VirtualClock, sleep, time
 
 from .test_every_operator import FALSY, Source, everything, plain, slow, virtually
+from .test_feeder import without_collector
 from .test_sharing import keep, laws
 
 wraps = pytest.mark.parametrize("wrap", [plain, slow], ids=["plain", "async"])
@@ -244,16 +246,99 @@ def test_closing_while_the_handler_runs_closes_what_it_gives() -> None:
         instead = Source([1, 2])
 
         async def handle(error: Exception) -> Source:
-            await sleep(10)
+            try:
+                await sleep(10)
+            except asyncio.CancelledError:
+                await sleep(1)
             return instead
 
         stream = streams.iter(Source([], error=OSError())).catch(handle)
         pull = asyncio.create_task(anext(stream))
         await sleep(5)
         await stream.aclose()
+        assert (instead.pulls, instead.closed) == (0, 1)
         with pytest.raises(StopAsyncIteration):
             await pull
-        assert (instead.pulls, instead.closed) == (0, 1)
+        assert time() == 6  # the handler was asked to end, and waited for
+
+    virtually(main)
+
+
+def test_who_closes_waits_until_the_handler_has_ended() -> None:
+    async def main() -> None:
+        ended: list[float] = []
+
+        async def handle(error: Exception) -> None:
+            try:
+                await sleep(1000)
+            finally:
+                await sleep(1)
+                ended.append(time())
+
+        stream = streams.iter(Source([], error=OSError())).catch(handle)
+        pull = asyncio.create_task(anext(stream))
+        await sleep(5)
+        await asyncio.gather(stream.aclose(), stream.aclose())
+        assert ended == [6]
+        with pytest.raises(StopAsyncIteration):
+            await pull
+        assert not pull.cancelling()
+
+    virtually(main)
+
+
+def test_a_handler_may_close_its_own_stream() -> None:
+    async def main() -> None:
+        async def handle(error: Exception) -> list[int]:
+            await stream.aclose()
+            return [1]
+
+        source = Source([], error=OSError())
+        stream: Stream[Any] = streams.iter(source).catch(handle)
+        assert await everything(stream) == []
+        assert source.closed == 1
+
+    virtually(main)
+
+
+async def slow_handler(error: Exception) -> None:
+    await sleep(1000)
+
+
+@pytest.mark.parametrize("first", ["cancel", "close"])
+@pytest.mark.parametrize(
+    "recovering",
+    [lambda stream: stream.catch(slow_handler), lambda stream: stream.retry(Schedule.fixed(1000))],
+    ids=["catch", "retry"],
+)
+def test_somebody_elses_cancellation_on_the_way_to_another_source_goes_on(recovering: Any, first: str) -> None:
+    async def main() -> None:
+        stream = recovering(streams.iter(Feed(failures=5)))
+        pull = asyncio.create_task(anext(stream))
+        await sleep(5)
+        if first == "cancel":
+            pull.cancel()
+        closer = asyncio.ensure_future(stream.aclose())
+        if first == "close":
+            await yield_now()
+            pull.cancel()
+        await closer
+        await asyncio.wait([pull])
+        assert pull.cancelled()
+
+    virtually(main)
+
+
+def test_a_coroutine_from_a_plain_handler_is_refused_and_closed() -> None:
+    async def main() -> None:
+        async def answer() -> list[int]:
+            return [1]
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(TypeError, match=r"what the handler returns must be .*: pass the async function itself"):
+                await streams.iter(Source([], error=OSError())).catch(lambda error: answer()).collect()
+            gc.collect()
 
     virtually(main)
 
@@ -491,9 +576,77 @@ def test_closing_between_two_attempts_makes_no_other() -> None:
         await stream.aclose()
         with pytest.raises(StopAsyncIteration):
             await pull
+        assert time() == 5  # who waited is told at once
         assert len(calls) == 1
 
     virtually(main)
+
+
+@pytest.mark.parametrize(
+    "recovering",
+    [lambda stream: stream.catch(lambda error: [1]), lambda stream: stream.retry(Schedule.fixed(1))],
+    ids=["catch", "retry"],
+)
+def test_an_error_that_comes_when_the_stream_has_been_closed_is_told_to_who_pulls(recovering: Any) -> None:
+    class Connection:
+        def __aiter__(self) -> AsyncIterator[int]:
+            return Pulled()
+
+    class Pulled:
+        def __aiter__(self) -> Pulled:
+            return self
+
+        async def __anext__(self) -> int:
+            try:
+                return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+            except asyncio.CancelledError:
+                raise OSError("lost") from None
+
+    async def main() -> None:
+        stream = recovering(streams.iter(Connection()))
+        pull = asyncio.create_task(anext(stream))
+        await yield_now()
+        await stream.aclose()
+        with pytest.raises(OSError, match="lost"):
+            await pull
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+    virtually(main)
+
+
+@pytest.mark.parametrize(
+    "recovering",
+    [
+        lambda stream: stream.catch(lambda error: [], on=OSError),
+        lambda stream: stream.retry(Schedule.fixed(1).retries(1)),
+    ],
+    ids=["catch", "retry"],
+)
+def test_an_error_that_was_raised_is_kept_alive_by_nobody(recovering: Any) -> None:
+    class Failure(Exception):
+        pass
+
+    @streams.async_stream
+    async def fails() -> AsyncIterator[int]:
+        failure = Failure()
+        failures.append(weakref.ref(failure))
+        try:
+            raise failure
+        finally:
+            del failure
+        yield 0
+
+    failures: list[weakref.ref[Failure]] = []
+
+    async def main() -> None:
+        stream = recovering(fails())
+        with pytest.raises(Failure):
+            await anext(stream)
+        await yield_now()
+        assert [failure() for failure in failures] == [None] * len(failures)
+
+    without_collector(main)
 
 
 def test_attempts_that_fail_at_once_let_the_loop_turn() -> None:
@@ -528,6 +681,22 @@ def test_a_stream_that_is_dropped_between_two_attempts_says_nothing() -> None:
         assert not caught
 
     virtually(main)
+
+
+def test_both_show_which_errors_are_meant() -> None:
+    def meant(error: Exception) -> bool:
+        return True
+
+    def nothing(error: Exception) -> None: ...
+
+    for on, text in (
+        (OSError, "OSError"),
+        ((OSError,), "(OSError,)"),
+        ((OSError, KeyError), "(OSError, KeyError)"),
+        (meant, "meant"),
+    ):
+        caught: Stream[int] = streams.iter([1]).retry(Schedule(1), on=on).catch(nothing, on=on)
+        assert repr(caught) == f"<Stream list.retry(Schedule(1), on={text}).catch(nothing, on={text})>"
 
 
 def test_both_show_the_pipeline_as_it_was_written() -> None:

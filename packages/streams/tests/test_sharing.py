@@ -73,6 +73,19 @@ def test_each_of_the_streams_keeps_the_laws_of_every_operator(law: Any, apply: A
 # broadcast
 
 
+def test_the_traceback_of_an_error_does_not_grow_with_every_subscriber() -> None:
+    async def main() -> None:
+        shared = streams.iter(Source([], error=OSError())).share(1)
+        lengths = []
+        for _ in range(3):
+            with pytest.raises(OSError) as raised:
+                await anext(shared.subscribe())
+            lengths.append(len(raised.traceback))
+        assert lengths[0] == lengths[1] == lengths[2]
+
+    virtually(main)
+
+
 def test_every_stream_gives_every_item_and_the_source_is_pulled_once() -> None:
     async def main() -> None:
         source = Source(FALSY)
@@ -128,7 +141,7 @@ def test_who_is_dropped_frees_the_others_and_says_so() -> None:
         assert await anext(fast) == 0
         pull = asyncio.create_task(anext(fast))
         await sleep(100)
-        with pytest.warns(ResourceWarning, match=r"Source\.broadcast\(2, 1\).*dropped"):
+        with pytest.warns(ResourceWarning, match=r"Source\.broadcast\(2, 1\)> was dropped with a subscription:"):
             del slow
         assert await pull == 1
         await fast.aclose()
@@ -430,6 +443,26 @@ def test_who_has_lagged_can_subscribe_again() -> None:
     virtually(main)
 
 
+def test_who_has_lagged_can_subscribe_again_as_long_as_somebody_has_stayed() -> None:
+    async def main() -> None:
+        for somebody in (True, False):
+            shared = streams.iter(Source(list(range(10)))).share(2, overflow="lag")
+            stays, fast = shared.subscribe(), shared.subscribe()
+            slow = streams.iter(shared).retry(Schedule(0), on=Lagged)
+            for _ in range(5):
+                await anext(fast)
+            await fast.aclose()
+            if somebody:
+                assert await everything(slow) == [5, 6, 7, 8, 9]
+                await stays.aclose()
+            else:
+                await stays.aclose()
+                with pytest.raises(RuntimeError, match="its last subscriber has left"):
+                    await anext(slow)
+
+    virtually(main)
+
+
 def test_closing_the_shared_stream_ends_its_subscribers_behind_what_has_come() -> None:
     async def main() -> None:
         source = Source(list(range(9)))
@@ -513,6 +546,13 @@ def test_who_began_with_the_stream_closes_all_that_has_become_of_it() -> None:
         assert await everything(stream) == []
 
     virtually(main)
+
+
+def test_a_shared_stream_shows_what_was_written() -> None:
+    assert repr(streams.iter([1]).share(2, replay=1)) == "<SharedStream list.share(2, replay=1)>"
+    assert repr(streams.iter([1]).share(2, overflow="lag")) == "<SharedStream list.share(2, overflow='lag')>"
+    both = streams.iter([1]).share(2, replay=1, overflow="drop_oldest").subscribe()
+    assert repr(both) == "<Stream list.share(2, replay=1, overflow='drop_oldest')>"
 
 
 def test_a_pull_that_is_cancelled_loses_nothing_for_anybody() -> None:

@@ -14,6 +14,7 @@ import pytest
 from yamanote import streams
 from yamanote.channels import Lagged
 from yamanote.runtime import yield_now
+from yamanote.streams._feeder import Feeder
 from yamanote.streams._handle import take_over
 from yamanote.streams._recovery import Catch, Retry
 from yamanote.streams._shared import Hub, Subscription
@@ -285,7 +286,7 @@ def take_a_cut_for_the_end(hub: Any, failure: BaseException | None) -> None:
 exhaust_by_the_book = Hub._exhaust
 
 
-def hear_nothing_of_a_task_that_never_began(hub: Any, task: object) -> None:
+def hear_nothing_of_a_task_that_never_began(feeder: Any, task: object) -> None:
     pass
 
 
@@ -298,7 +299,7 @@ teeth: dict[str, tuple[type, str, Any, str]] = {
     "who leaves holds up the others": (Hub, "leave", leave_the_others_waiting, "broadcast, a pace"),
     "the last leaves the source open": (Hub, "leave", close_nothing, "share"),
     "a cut source passes for its end": (Hub, "_exhaust", take_a_cut_for_the_end, "broadcast"),
-    "a feeder that never began": (Hub, "_stop", hear_nothing_of_a_task_that_never_began, "broadcast"),
+    "a feeder that never began": (Feeder, "_check", hear_nothing_of_a_task_that_never_began, "broadcast"),
 }
 
 

@@ -212,7 +212,12 @@ async def test_a_sink_takes_any_sender_and_one_whose_send_is_plain_lets_others_r
             turns += 1
             await asyncio.sleep(0)
 
-    for sender in (Waits(), Plain()):
+    class ClosesLater(Waits):
+        async def close(self) -> None:  # type: ignore[override]
+            await asyncio.sleep(0)
+            self.sent.append("close")
+
+    for sender in (Waits(), Plain(), ClosesLater()):
         turns = 0
         task = asyncio.create_task(other())
         async with SenderSink(sender) as sink:
@@ -220,3 +225,17 @@ async def test_a_sink_takes_any_sender_and_one_whose_send_is_plain_lets_others_r
         task.cancel()
         assert sender.sent == [*range(1000), "close"]
         assert turns > 2
+
+
+@pytest.mark.parametrize("wrong", [5, "sender", asyncio.Queue], ids=["number", "text", "class"])
+def test_what_is_no_sender_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="sender"):
+        SenderSink(wrong)
+
+
+@pytest.mark.parametrize("wrong", [print, 3, [], Sink, None], ids=["function", "number", "list", "class", "none"])
+async def test_forward_refuses_what_is_no_sink_and_leaves_the_stream_as_it_was(wrong: Any) -> None:
+    numbers = streams.iter([1, 2])
+    with pytest.raises(TypeError, match="sink must be a Sink"):
+        await numbers.forward(wrong)
+    assert await numbers.collect() == [1, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import inspect
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from yamanote import streams
 from yamanote.channels import ChannelClosed, channel
 from yamanote.sinks import drain
+from yamanote.streams._operator import Operator
 
 
 class Watched:
@@ -533,3 +535,74 @@ async def test_an_error_in_closing_is_raised_unless_there_is_another(shape: Shap
     assert {type(error) for error in reported} <= {KeyError}
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_coroutine_that_is_refused_as_a_source_is_closed_with_advice() -> None:
+    async def numbers() -> list[int]:
+        return [1]
+
+    stream = streams.iter([0])
+    for apply in (streams.iter, stream.chain, stream.zip):
+        coroutine = numbers()
+        with pytest.raises(TypeError, match="await it first"):
+            apply(coroutine)  # type: ignore[call-overload]
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    assert await stream.collect() == [0]
+
+
+async def test_then_says_so_when_a_function_gives_nothing_to_await() -> None:
+    with pytest.raises(TypeError, match=r"then\(str\).*use `map`"):
+        await streams.iter([1]).then(str).collect()  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="use `map`"):
+        await streams.iter([1]).then(lambda item: None).collect()  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_for_each_refuses_a_plain_function_that_gives_a_coroutine() -> None:
+    async def insert(item: int) -> None:
+        raise AssertionError(item)
+
+    coroutines = []
+
+    def call(item: int) -> object:
+        coroutines.append(insert(item))
+        return coroutines[-1]
+
+    with pytest.raises(TypeError, match="pass the async function itself"):
+        await streams.iter([1, 2]).for_each(call)
+    (coroutine,) = coroutines
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    await streams.iter([1, 2]).for_each(lambda item: item)  # anything else that it returns is of no interest
+
+
+async def test_a_stream_that_only_its_pull_holds_warns_when_the_pull_has_left_something_behind() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(10):
+            await asyncio.sleep(0)
+            yield number
+
+    before = asyncio.all_tasks()
+    with pytest.warns(ResourceWarning, match=r"timeout\(5\).* was dropped"):
+        assert await anext(streams.iter(numbers()).timeout(5)) == 0
+        gc.collect()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+async def test_the_end_closes_each_of_many_nested_operators_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    closings = 0
+    close = Operator._close
+
+    async def counted(self: Operator[object]) -> None:
+        nonlocal closings
+        closings += 1
+        await close(self)
+
+    monkeypatch.setattr(Operator, "_close", counted)
+    stream = streams.iter([1, 2])
+    for _ in range(50):
+        stream = stream.peekable()
+    assert await stream.collect() == [1, 2]
+    assert closings <= 3 * 50

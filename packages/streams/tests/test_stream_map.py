@@ -185,6 +185,48 @@ async def test_what_is_replaced_while_it_stops_does_not_keep_the_others_waiting(
         assert not others()
 
 
+@pytest.mark.parametrize("last", [True, False], ids=["its last step", "an item follows"])
+@pytest.mark.parametrize("waits", [True, False], ids=["after a wait", "in place"])
+async def test_a_source_may_replace_itself(last: bool, waits: bool) -> None:
+    async def reconnecting() -> AsyncIterator[int]:
+        yield 1
+        if waits:
+            await yield_now()
+        rooms.insert("a", [2, 3])
+        if not last:
+            yield 0
+
+    async with StreamMap[str, int]() as rooms:
+        rooms.insert("a", reconnecting())
+        rooms.insert("b", [10])
+        assert [item async for _, item in rooms if item != 10] == [1, 2, 3]
+        assert not rooms
+    assert not others()
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["after a wait", "in place"])
+async def test_a_source_that_removes_itself_loses_nothing(waits: bool) -> None:
+    async def leaving() -> AsyncIterator[int]:
+        yield 1
+        if waits:
+            await yield_now()
+        removed.append(rooms.remove("a"))
+        yield 2
+        await yield_now()
+        yield 3
+
+    removed: list[streams.Stream[int] | None] = []
+    async with StreamMap[str, int]() as rooms:
+        rooms.insert("a", leaving())
+        rooms.insert("b", [10, 11, 12])
+        async with asyncio.timeout(10):
+            assert [item async for _, item in rooms if item < 10] == [1]
+            (stream,) = removed
+            assert stream is not None
+            assert await stream.collect() == [2, 3]
+    assert not others()
+
+
 async def test_clear_closes_all_sources_and_the_map_can_be_used_again() -> None:
     sources = [Source(*range(9), every=0) for _ in range(3)]
     async with StreamMap[int, int]() as rooms:

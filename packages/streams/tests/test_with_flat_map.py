@@ -47,8 +47,10 @@ async def chars_after(word: str) -> AsyncIterator[str]:
         chars_after,
         streams.async_stream(chars_later),
         lambda word: streams.iter(word),
+        list,
+        tuple,
     ],
-    ids=["str", "generator", "async generator", "async list", "async function", "stream", "lambda"],
+    ids=["str", "generator", "async generator", "async list", "async function", "stream", "lambda", "list", "tuple"],
 )
 async def test_everything_that_the_function_gives_is_fed_in_order(function: Any) -> None:
     got: list[str] = []
@@ -134,6 +136,28 @@ async def test_an_item_is_fed_whole_or_not_at_all_whenever_its_feed_is_cancelled
             if not feed.cancelled():
                 accepted.append(word)
     assert "".join(got) == "".join(word * 2 for word in accepted)
+
+
+class Quick(Sink[int]):
+    """Never waits, and never thinks of the others."""
+
+    async def feed(self, item: int) -> None:
+        pass
+
+    async def flush(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("function", [range, lambda count: [1] * count], ids=["range", "list"])
+async def test_the_loop_turns_although_nothing_waits(function: Any) -> None:
+    async with Quick().with_flat_map(function) as sink:
+        send = asyncio.create_task(sink.send(10_000))
+        await turn(3)
+        assert not send.done()
+        await send
 
 
 def test_what_is_no_function_is_refused() -> None:

@@ -277,3 +277,43 @@ async def test_many_who_wait_are_let_in_one_by_one_in_order() -> None:
             await asyncio.gather(feed, *feeds)
             assert most <= high + len(CHUNK)
         assert await reading == b"".join(bytes([name]) * len(CHUNK) for name in names)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["closing", "before"])
+async def test_a_lost_connection_is_told_once(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a call has told of it already, or closing finds out: what closing the writer raises then is the same."""
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+
+    async def lost() -> None:
+        raise BrokenPipeError
+
+    async with connection() as (_, writer, _there):
+        sink = WriterSink(writer)
+        _, feed = await until_it_waits(sink)
+        if not known:
+            feed.cancel()
+            await asyncio.wait([feed])
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "wait_closed", lost)
+            writer.transport.abort()
+            if known:
+                with pytest.raises(ConnectionResetError):
+                    await feed
+                    await sink.flush()
+            for _ in range(2):
+                with pytest.raises(ConnectionResetError):
+                    await sink.close()
+    assert not reported
+
+
+async def test_a_connection_that_is_lost_only_while_it_closes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lost() -> None:
+        raise BrokenPipeError
+
+    async with connection() as (_, writer, _there):
+        sink = WriterSink(writer)
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "wait_closed", lost)
+            with pytest.raises(BrokenPipeError):
+                await sink.close()

@@ -24,9 +24,10 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class Buffer(Guarded[T_contra]):
     """Accepts up to `capacity` items while `sink` is busy."""
 
-    __slots__ = ("_capacity", "_items", "_sink", "_task")
+    __slots__ = ("_capacity", "_items", "_sink", "_task", "_work")
 
     _items: Sender[Any]
+    _work: _Work
 
     def __init__(self, sink: Sink[T_contra], capacity: int) -> None:
         require_count("capacity", capacity)
@@ -39,8 +40,8 @@ class Buffer(Guarded[T_contra]):
         self._check()
         if self._task is None:
             self._items, receiver = channel(self._capacity, undelivered=_undelivered)
-            work = _Work(self._sink, weakref.WeakMethod(self._fail))
-            self._task = GuaranteedTask(work.run(receiver))
+            self._work = _Work(self._sink, weakref.WeakMethod(self._fail))
+            self._task = GuaranteedTask(self._work.run(receiver))
         await self._put(item)
 
     async def _put(self, item: object) -> None:
@@ -67,11 +68,13 @@ class Buffer(Guarded[T_contra]):
         task = self._task
         if task is None or (task.done() and task.exception()):  # KeyboardInterrupt: the sink is still open
             return super()._begin_closing()
+        if not self._given_up:
+            self._work.end = self._sink.close
         self._items.close()
         return task
 
     async def _finish(self) -> None:
-        await self._sink.close()
+        await self._end(self._sink)
 
     def __del__(self) -> None:
         if getattr(self, "_task", None) is not None:
@@ -103,11 +106,13 @@ def _undelivered(item: object) -> None:
 class _Work:
     """What the task does. It does not keep the sink that users hold, so that one can be dropped."""
 
-    __slots__ = ("fail", "sink")
+    __slots__ = ("end", "fail", "sink")
 
     def __init__(self, sink: Sink[Any], fail: Callable[[], Callable[[BaseException], None] | None]) -> None:
         self.sink = sink
         self.fail = fail
+        self.end = sink._give_up
+        """What is done at the end, unless somebody closes."""
 
     async def run(self, items: Receiver[Any]) -> None:
         """Never ends as cancelled: whoever waits for the task waits for all of this."""
@@ -121,7 +126,8 @@ class _Work:
                         mark.reach()
                     else:
                         await self.sink.feed(item)
-                await self.sink.close()
+                    del item  # not to be kept until the next one comes
+                await self.end()
             except (Exception, asyncio.CancelledError) as error:
                 self._tell(error)
                 await self._let_go(error)
@@ -141,7 +147,7 @@ class _Work:
 
     async def _let_go(self, failure: BaseException) -> None:
         try:
-            await self.sink.close()
+            await self.sink._give_up()
         except (Exception, asyncio.CancelledError) as further:
             if further is not failure and isinstance(further, Exception):
                 report(f"a further error in {self.sink!r}", further)

@@ -10,10 +10,9 @@ import asyncio
 import os
 import warnings
 from collections.abc import Callable
-from types import TracebackType
 from typing import TypeVar, TypeVarTuple, get_args, overload
 
-from yamanote.runtime import cancel_and_wait, spawn_blocking, start_task
+from yamanote.runtime import cancel_and_wait, cooperative, spawn_blocking, start_task
 from yamanote.sinks._sink import Guarded
 from yamanote.sinks._target import Mode, Target
 
@@ -31,10 +30,11 @@ class FileSink(Guarded[T_contra]):
     The `encoding` None is for bytes: `feed` raises TypeError for other items. Text that cannot be encoded is refused
     by `feed` too. Lines end with a line feed on every system.
 
-    `mode` "append" goes on behind what is in the file. "write" replaces the file when the sink is closed: until then
-    the new content is in a hidden file beside it. If anything fails, if the ``async with`` of this sink is left by an
-    exception, or if the sink is dropped, the old file stays and the new one is removed. Permissions are kept, links
-    stay links, and what is not a regular file is written directly. "create" raises FileExistsError if there is a file.
+    `mode` "append" goes on behind what is in the file. "replace" replaces the file when the sink is closed: until then
+    the new content is in a hidden file beside it. If anything fails, if the ``async with`` of this sink, or of a
+    combinator before it, is left by an exception, or if the sink is dropped, the old file stays and the new one is
+    removed. Permissions are kept, links stay links, and what is not a regular file is written directly. "create" raises
+    FileExistsError if there is a file.
 
     The file is opened with the first write, or when the sink is closed. `feed` collects, and waits only while there is
     too much; `flush` hands everything to the operating system. With `fsync`, `flush` and `close` return when it is on
@@ -50,7 +50,7 @@ class FileSink(Guarded[T_contra]):
     >>> from yamanote.runtime import run
     >>> from yamanote.sinks import FileSink
     >>> async def main(path):
-    ...     async with FileSink(path, mode="write") as sink:
+    ...     async with FileSink(path, mode="replace") as sink:
     ...         await sink.send_all(["one", "two"])
     ...     return path.read_text()
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +58,7 @@ class FileSink(Guarded[T_contra]):
     'one\\ntwo\\n'
     """
 
-    __slots__ = ("_accepted", "_encoding", "_fsync", "_given_up", "_mark", "_path", "_pieces", "_target", "_writing")
+    __slots__ = ("_accepted", "_encoding", "_fsync", "_mark", "_path", "_pieces", "_target", "_writing")
 
     @overload
     def __init__(
@@ -88,12 +88,12 @@ class FileSink(Guarded[T_contra]):
     ) -> None:
         super().__init__()
         if mode not in get_args(Mode):
-            raise ValueError(f"mode must be 'append', 'write' or 'create', not {mode!r}")
+            raise ValueError(f"mode must be 'append', 'replace' or 'create', not {mode!r}")
         try:
             mark = b"" if encoding is None else "".encode(encoding)
         except LookupError:
             raise ValueError(f"encoding must be known to Python, or None for bytes, not {encoding!r}") from None
-        self._path = os.fspath(path)
+        self._path = os.fsdecode(path)
         self._encoding = encoding
         self._mark = len(mark)
         self._fsync = fsync
@@ -102,9 +102,9 @@ class FileSink(Guarded[T_contra]):
         self._accepted = 0
         """How many bytes, since the beginning."""
         self._writing: asyncio.Task[None] | None = None
-        self._given_up = False
 
     async def feed(self, item: T_contra) -> None:
+        await cooperative()
         self._check()
         piece = self._encoded(item)
         while self._accepted - self._target.written >= _ROOM:
@@ -127,9 +127,8 @@ class FileSink(Guarded[T_contra]):
             if self._closing is not None:
                 await self.close()  # it writes what is left, alone
                 return
-            await self._write(
-                sync=self._fsync
-            )  # one in progress may not contain the last piece; then the next one does
+            # One that is in progress may not contain the last piece; then the next one does.
+            await self._write(sync=self._fsync)
         self._raise_error()
 
     @property
@@ -190,7 +189,7 @@ class FileSink(Guarded[T_contra]):
     def _append_and_close(self) -> None:
         pieces, self._pieces = self._pieces, []
         target = self._target
-        if target.failed or self._given_up:
+        if target.failed or (self._given_up and target.replaces):
             target.leave()
             return
         try:
@@ -206,21 +205,12 @@ class FileSink(Guarded[T_contra]):
             error.add_note(f"{lost} of the {self._accepted} bytes that {self!r} has accepted are not in the file")
         super()._fail(error)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is not None and self._closing is None and self._target.replaces:
-            self._given_up = True
-        await super().__aexit__(kind, error, traceback)
-
     def __del__(self) -> None:
         target = getattr(self, "_target", None)  # none if an argument was refused
         if target is None or not (self._pieces or target.is_open):
             return
-        outcome = ""
-        if target.replaces:
-            self._given_up = True
-            outcome = ": what it was to replace stays"
+        self._given_up = True
+        outcome = ": what it was to replace stays" if target.replaces else ""
         try:
             self._append_and_close()
         finally:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from yamanote.runtime import cooperative
 from yamanote.sinks._serial import Serial
 from yamanote.sinks._sink import Sink
-from yamanote.streams._arguments import is_async, name_of, require_function
+from yamanote.streams._arguments import is_async, name_of, refuse_coroutine, require_function
 
 __all__ = ["from_function"]
 
@@ -25,7 +25,8 @@ def from_function(function: Callable[[T], object], *, close: Callable[[], object
 
     **Cancel safety**: a `feed` that is cancelled cancels `function`, if it is async; the item counts as not accepted.
 
-    Raises TypeError for what is no function.
+    Raises TypeError for what is no function. So does `feed` when a plain function returns a coroutine, as a lambda
+    around an async function does: pass that one itself.
 
     >>> from yamanote.runtime import run
     >>> from yamanote.sinks import from_function
@@ -61,7 +62,7 @@ class _FromFunction(Serial[T_contra]):
                 await self._function(item)
         else:
             self._check()
-            self._function(item)
+            refuse_coroutine(self._function, self._function(item))
 
     async def _flush(self) -> None:
         pass  # an item has arrived when the function has returned
@@ -72,6 +73,8 @@ class _FromFunction(Serial[T_contra]):
                 result = self._close()
                 if self._closes_async:
                     await result
+                else:
+                    refuse_coroutine(self._close, result)
 
     def __repr__(self) -> str:
         return f"<from_function({name_of(self._function)}), {self._state()}>"

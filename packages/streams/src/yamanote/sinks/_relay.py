@@ -66,10 +66,13 @@ class Relay(Serial[T_contra]):
             async with self._turn:
                 self._push()
                 await self._rest()
+        except asyncio.CancelledError:  # somebody has cancelled the closing
+            self._given_up = True
+            raise
         finally:
-            if self._delivery is not None and not self._delivery.done():  # somebody has cancelled the closing
+            if self._delivery is not None and not self._delivery.done():
                 await cancel_and_wait(self._delivery)
-            await self._on_all(lambda sink: sink.close())
+            await self._on_all(self._end)
 
     async def _on_all(self, call: Callable[[Sink[Any]], Coroutine[Any, Any, None]]) -> None:
         async with CompletionQueue[None, None]() as queue:

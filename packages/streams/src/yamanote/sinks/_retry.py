@@ -43,7 +43,7 @@ class Retry(Serial[T_contra]):
 
     async def _finish(self) -> None:
         async with self._turn:
-            await self._again(self._sink.close)
+            await self._again(self._end, self._sink)
 
     def __repr__(self) -> str:
         return f"<retry({self._schedule!r}) of {self._sink!r}, {self._state()}>"

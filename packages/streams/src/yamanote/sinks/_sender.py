@@ -5,12 +5,12 @@ Invariant of the first: an item is in the channel, or its `feed` has raised.
 
 from __future__ import annotations
 
-from inspect import iscoroutinefunction
 from typing import Any, Protocol, TypeVar
 
 from yamanote.channels import ChannelClosed
 from yamanote.runtime import cooperative
 from yamanote.sinks._sink import Sink, SinkClosed
+from yamanote.streams._arguments import is_async
 
 __all__ = ["SenderSink", "drain"]
 
@@ -28,10 +28,10 @@ class _Sender(Protocol[T_contra]):
 class SenderSink(Sink[T_contra]):
     """A sink that sends each item through `sender`, which it owns: closing the sink closes the sender.
 
-    The sender may belong to a channel of any kind: whatever has `send`, plain or async, and `close`. An item has
-    arrived when it is in the channel, so flushing does nothing. `feed` raises ChannelClosed, with the item in
-    `refused`, when nobody receives any more. **Cancel safety**: an item whose `feed` was cancelled was not sent. That
-    of bytes, and of a broadcast channel that suspends, is as with their own `send`, and may have been.
+    The sender may belong to a channel of any kind: whatever has `send` and `close`, plain or async. An item has arrived
+    when it is in the channel, so flushing does nothing. `feed` raises ChannelClosed, with the item in `refused`, when
+    nobody receives any more. **Cancel safety**: an item whose `feed` was cancelled was not sent. That of bytes, and of
+    a broadcast channel that suspends, is as with their own `send`, and may have been.
 
     >>> from yamanote.channels import channel
     >>> from yamanote.runtime import run
@@ -46,12 +46,16 @@ class SenderSink(Sink[T_contra]):
     ['hello']
     """
 
-    __slots__ = ("_closed", "_reserve", "_sender", "_waits")
+    __slots__ = ("_closed", "_closes_async", "_reserve", "_sender", "_waits")
 
     def __init__(self, sender: _Sender[T_contra]) -> None:
+        for name in ("send", "close"):
+            if not callable(getattr(sender, name, None)):
+                raise TypeError(f"sender must have {name}(), not be {sender!r}")
         self._sender = sender
         self._reserve = getattr(sender, "reserve", None)
-        self._waits = iscoroutinefunction(sender.send)
+        self._waits = is_async(sender.send)
+        self._closes_async = is_async(sender.close)
         self._closed = False
 
     async def feed(self, item: T_contra) -> None:
@@ -78,7 +82,9 @@ class SenderSink(Sink[T_contra]):
 
     async def close(self) -> None:
         self._closed = True
-        self._sender.close()
+        result: Any = self._sender.close()
+        if self._closes_async:
+            await result
 
     def __repr__(self) -> str:
         return f"<SenderSink of {self._sender!r}>"

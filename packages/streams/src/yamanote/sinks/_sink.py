@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, TypeVarTuple, ove
 
 from yamanote.runtime import start_task
 from yamanote.streams import Stream
+from yamanote.streams._thrown_away import is_thrown_away
 from yamanote.time import Schedule
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ class SinkClosed(RuntimeError):
 class Sink(ABC, Generic[T_contra]):
     """Where items go: `feed` them, then `flush` or `close`; or `send` one and know that it has arrived.
 
-    To write one, implement `feed`, `flush` and `close`. To use one, enter it: ``async with`` closes it at the end.
+    To write one, implement `feed`, `flush` and `close`. To use one, enter it: ``async with`` closes it at the end; when
+    it is left by an exception, by `_give_up`.
 
-    A combinator takes over the sinks that it is made of, and closes them with itself.
+    A combinator takes over the sinks that it is made of, and closes them with itself. From then on only the outermost
+    one is to be used: what is fed to another overtakes what waits before it, and closing it makes it refuse the rest.
     """
 
     __slots__ = ("__weakref__",)
@@ -66,6 +69,14 @@ class Sink(ABC, Generic[T_contra]):
         Raises what has gone wrong, each time. **Cancel safety**: nothing that was accepted is lost; closing goes on,
         and another `close` waits for it.
         """
+
+    async def _give_up(self) -> None:
+        """Close, where not everything has been accepted that was to be: what is all or nothing is to be nothing.
+
+        That is what a sink is told that is left by an exception, and by a combinator all sinks below it, also when it
+        is dead or dropped. By default this is `close`. **Cancel safety**: that of `close`.
+        """
+        await self.close()
 
     async def send(self, item: T_contra) -> None:
         """`feed`, then `flush`."""
@@ -238,8 +249,10 @@ class Sink(ABC, Generic[T_contra]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not GeneratorExit:  # a coroutine that is being thrown away cannot wait any more
+        if kind is None:
             await self.close()
+        elif kind is not GeneratorExit or not is_thrown_away(traceback):
+            await self._give_up()
 
 
 class Guarded(Sink[T_contra]):
@@ -248,7 +261,7 @@ class Guarded(Sink[T_contra]):
     One that was used, and is dropped before it was closed, closes itself, with a ResourceWarning.
     """
 
-    __slots__ = ("_closing", "_error", "_loop", "_told", "_traceback")
+    __slots__ = ("_closing", "_error", "_given_up", "_loop", "_told", "_traceback")
 
     def __init__(self) -> None:
         self._error: BaseException | None = None
@@ -256,6 +269,7 @@ class Guarded(Sink[T_contra]):
         self._told = False
         """Whether a call has raised the error."""
         self._closing: asyncio.Task[None] | None = None
+        self._given_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
         """Known from the first use on."""
 
@@ -293,6 +307,18 @@ class Guarded(Sink[T_contra]):
             await asyncio.wait([self._closing])
         self._raise_error()
 
+    async def _give_up(self) -> None:
+        if self._closing is None:  # else everything had been accepted
+            self._given_up = True
+        await self.close()
+
+    async def _end(self, sink: Sink[Any]) -> None:
+        """Close `sink`, which this one owns, in the way in which this one ends."""
+        if self._given_up or self._error is not None:
+            await sink._give_up()
+        else:
+            await sink.close()
+
     def _begin_closing(self) -> asyncio.Task[None]:
         return start_task(self._guard(self._finish))
 
@@ -312,7 +338,8 @@ class Guarded(Sink[T_contra]):
 
     def __del__(self) -> None:
         loop = getattr(self, "_loop", None)
-        if loop is not None and self._closing is None:
+        if loop is not None and (self._closing is None or self._closing.cancelled()):
+            self._given_up = True
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._begin_closing_after_all)  # this lives until then
             warnings.warn(f"{self!r} was dropped and never closed", ResourceWarning, stacklevel=2, source=self)

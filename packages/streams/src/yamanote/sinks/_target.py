@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 
 __all__ = ["Mode", "Target"]
 
-Mode: TypeAlias = Literal["append", "write", "create"]
+Mode: TypeAlias = Literal["append", "replace", "create"]
 
 
 class Target:
@@ -33,6 +33,7 @@ class Target:
         "_path",
         "_temporary",
         "failed",
+        "replaces",
         "synced",
         "written",
     )
@@ -46,6 +47,8 @@ class Target:
         self._descriptor: int | None = None
         self._destination = path
         self._temporary: str | None = None
+        self.replaces = mode == "replace"
+        """Whether nothing is in its place yet, and the old file is, or whatever is there."""
         self.written = 0
         """How many bytes the operating system has."""
         self.synced = 0
@@ -55,11 +58,6 @@ class Target:
     @property
     def is_open(self) -> bool:
         return self._descriptor is not None
-
-    @property
-    def replaces(self) -> bool:
-        """Whether nothing is in its place before it is committed."""
-        return self._mode == "write" and (self._descriptor is None or self._temporary is not None)
 
     def write(self, data: bytes, *, sync: bool = False) -> None:
         """Write all of `data`; with `sync`, return when everything is on the disk."""
@@ -94,6 +92,7 @@ class Target:
             if self._temporary is not None:
                 os.replace(self._temporary, self._destination)
                 self._temporary = None
+                self.replaces = False
                 self._sync_folder()
         except BaseException:
             self.failed = True
@@ -113,8 +112,8 @@ class Target:
                     os.unlink(temporary)
 
     def _open(self) -> int:
-        if self._mode == "write":
-            descriptor = self._open_to_write()
+        if self._mode == "replace":
+            descriptor = self._open_to_replace()
         else:
             flags = os.O_APPEND | os.O_CREAT if self._mode == "append" else os.O_CREAT | os.O_EXCL
             descriptor = self._descriptor = _open_file(self._path, flags)
@@ -125,14 +124,15 @@ class Target:
             self.written = 0
         return descriptor
 
-    def _open_to_write(self) -> int:
+    def _open_to_replace(self) -> int:
         destination = os.path.realpath(self._path)  # a link stays a link
         try:
             status = os.stat(destination)
         except FileNotFoundError:
             status = None
         if status is not None and not stat.S_ISREG(status.st_mode):
-            descriptor = self._descriptor = _open_file(destination, os.O_TRUNC)  # a device or a pipe stays what it is
+            self.replaces = False  # a device or a pipe stays what it is
+            descriptor = self._descriptor = _open_file(destination, os.O_TRUNC)
             return descriptor
         if status is not None and not os.access(destination, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._path)

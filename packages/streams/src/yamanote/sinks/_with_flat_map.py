@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from yamanote.runtime import cooperative
 from yamanote.sinks._relay import Relay
 from yamanote.sinks._sink import Sink
 from yamanote.streams import Stream
-from yamanote.streams._arguments import is_async, name_of, require_function
+from yamanote.streams._arguments import is_async, name_of, refuse_coroutine, require_function
 
 __all__ = ["WithFlatMap"]
 
@@ -33,8 +34,18 @@ class WithFlatMap(Relay[T_contra]):
             result = self._function(item)
             if self._is_async:
                 result = await result
-            self._deliver(self._feed_each, Stream(result))
+            else:
+                refuse_coroutine(self._function, result)
+            if type(result) in (list, tuple):  # nothing to own: a stream for each would cost several times the work
+                self._deliver(self._feed_all, result)
+            else:
+                self._deliver(self._feed_each, Stream(result))
             self._raise_error()
+
+    async def _feed_all(self, items: Sequence[Any]) -> None:
+        for item in items:
+            await cooperative()
+            await self._sink.feed(item)
 
     async def _feed_each(self, items: Stream[Any]) -> None:
         async with items:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from yamanote.sinks._sink import Sink
-from yamanote.streams._arguments import is_async, name_of, require_function
+from yamanote.streams._arguments import is_async, name_of, refuse_coroutine, require_function
 
 __all__ = ["WithMap"]
 
@@ -28,6 +28,8 @@ class WithMap(Sink[T_contra]):
         result = self._function(item)
         if self._is_async:
             result = await result
+        else:
+            refuse_coroutine(self._function, result)
         await self._sink.feed(result)
 
     async def flush(self) -> None:
@@ -35,6 +37,9 @@ class WithMap(Sink[T_contra]):
 
     async def close(self) -> None:
         await self._sink.close()
+
+    async def _give_up(self) -> None:
+        await self._sink._give_up()
 
     def __repr__(self) -> str:
         return f"<with_map({name_of(self._function)}) of {self._sink!r}>"

@@ -102,10 +102,17 @@ class WriterSink(Serial["Buffer"]):
                     await self._flush()
             finally:
                 if not self._half_close:
-                    self._writer.close()
-                    await self._writer.wait_closed()
+                    await self._hang_up()
             if self._half_close and self._error is None:
                 self._writer.write_eof()
+
+    async def _hang_up(self) -> None:
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except OSError:
+            if self._error is None:  # else this is the same loss of the connection once more
+                raise
 
     def __repr__(self) -> str:
         return f"<WriterSink of {self._writer!r}, {self._state()}>"

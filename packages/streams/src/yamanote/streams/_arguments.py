@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable
 
-__all__ = ["is_async", "name_of", "require_count", "require_function", "require_seconds"]
+__all__ = ["is_async", "name_of", "refuse_coroutine", "require_count", "require_function", "require_seconds"]
 
 
 def is_async(function: Callable[..., object]) -> bool:
@@ -27,6 +27,16 @@ def require_function(name: str, function: object) -> None:
     """Raise TypeError that names the argument unless `function` can be called."""
     if not callable(function):
         raise TypeError(f"{name} must be a function, not {function!r}")
+
+
+def refuse_coroutine(function: Callable[..., object], result: object) -> None:
+    """Raise TypeError, and close it, if what a plain `function` returned is a coroutine, which nobody would await."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError(
+            f"{name_of(function)} is no async function, but returned a coroutine, which nobody would await: "
+            "pass the async function itself"
+        )
 
 
 def require_count(name: str, count: int, least: int = 1) -> None:

@@ -153,14 +153,19 @@ class TaskBranch(Branch):
 
     async def _rest_and_go_on(self) -> Any:
         """Wait until a pull has begun in place, and go on with it."""
-        cancelled: BaseException | None = None
+        cancelled = False
         self._rest = self._loop.create_future()
         try:
             await self._rest
         except asyncio.CancelledError as error:
             if self._begun is None and self._refused is None:
                 raise
-            cancelled = error  # for the pull, which waits for what we could not await yet
+            task: Any = self._task
+            if self._begun is not None and task.cancelling():
+                # Once more, where the pull waits: so the task cancels that as well, be it another task.
+                cancelled = True
+                task.uncancel()
+                task.cancel(*error.args)
         finally:
             self._rest = None
         self.rests = False
@@ -170,7 +175,7 @@ class TaskBranch(Branch):
             pull, self._begun = self._begun, None
             return await _rest_of(pull, self._awaits, cancelled)  # type: ignore[arg-type]
         finally:
-            self._awaits = self._refused = cancelled = None
+            self._awaits = self._refused = None
 
     def _accept(self, item: Any) -> bool:
         self.ahead += 1
@@ -232,23 +237,23 @@ def _dropped(branch: Branch, item: Any) -> bool:
 
 
 @types.coroutine
-def _rest_of(pull: Coroutine[Any, Any, Any], awaits: Any, error: BaseException | None) -> Generator[Any, Any, Any]:
-    """Go on with `pull`, which waits for `awaits`. If there is an `error`, it is what comes instead."""
-    if awaits is None and error is None:  # it wanted a turn, and has had it
+def _rest_of(pull: Coroutine[Any, Any, Any], awaits: Any, cancelled: bool) -> Generator[Any, Any, Any]:
+    """Go on with `pull`, which waits for `awaits`. The task that does that may have been `cancelled` meanwhile."""
+    if awaits is None and not cancelled:  # it wanted a turn, and has had it
         return (yield from pull)
     while True:
+        if awaits is not None and hasattr(awaits, "_asyncio_future_blocking"):
+            awaits._asyncio_future_blocking = True  # "this was yielded to be waited for"
+        error: BaseException | None = None
+        try:
+            yield awaits
+        except GeneratorExit:
+            pull.close()
+            raise
+        except BaseException as thrown:
+            error = thrown
         if error is None:
-            if awaits is not None and hasattr(awaits, "_asyncio_future_blocking"):
-                awaits._asyncio_future_blocking = True  # "this was yielded to be waited for"
-            try:
-                yield awaits
-            except GeneratorExit:
-                pull.close()
-                raise
-            except BaseException as thrown:
-                error = thrown
-            else:
-                return (yield from pull)
+            return (yield from pull)
         try:
             awaits = pull.throw(error)
         except StopIteration as result:

@@ -18,9 +18,9 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, ClassVar, TypeVar
 
-from yamanote.runtime import BUDGET, JoinHandle, cancel_and_wait, make_task, park, start_task, yield_now
+from yamanote.runtime import BUDGET, JoinHandle, cancel_and_wait, make_task, park, shield_wait, start_task, yield_now
 from yamanote.streams._feeder import Feeder
-from yamanote.streams._operator import Operator
+from yamanote.streams._operator import Operator, begun_elsewhere
 from yamanote.streams._pipeline import Pipeline
 
 __all__ = ["Ordered", "Unordered"]
@@ -93,12 +93,16 @@ class _Buffered(Operator[T_co]):
 
     async def _next(self) -> asyncio.Task[Any]:
         """Wait for the next task to deliver, and take it."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None:
+                raise begun_elsewhere(self)
+            self._loop = loop
         while not self._over:
             if self._left <= 0:
                 self._left = BUDGET
                 await yield_now()
+                continue  # it may have been closed
             if self._occupied < self._limit and not self._exhausted:
                 if self._source.waits:
                     self._feed()
@@ -118,6 +122,7 @@ class _Buffered(Operator[T_co]):
             else:
                 failure, self._failure = self._failure, None
                 await self._end(failure)
+                break
         self.raise_end()
 
     def _feed(self) -> None:
@@ -181,8 +186,8 @@ class _Buffered(Operator[T_co]):
     def _start(self, item: Any) -> None:
         """Start `item`, which occupies a place from now on, and may have ended already."""
         coroutine = self._await(item if type(item) is CoroutineType else self._observed(item))
+        self._occupied += 1  # now: what it does at once may be to pull here
         task = make_task(coroutine, self._loop, eager=True)
-        self._occupied += 1
         if self.in_order:
             self._results.append(task)
             if self._waiting is not None and self._results[0].done():
@@ -230,9 +235,12 @@ class _Buffered(Operator[T_co]):
             tasks.append(self._feeding)
         if asyncio.current_task() in tasks:
             raise RuntimeError(f"a task of {self} cannot close it")
-        self._over = True
+        stopped, self._over = self._over, True
         try:
-            await cancel_and_wait(*tasks)
+            if stopped and tasks:  # to cancel them again would cut their clean-up short
+                await shield_wait(asyncio.gather(*tasks, return_exceptions=True))
+            else:
+                await cancel_and_wait(*tasks)
         finally:
             self._results.clear()
             self._report_failure()

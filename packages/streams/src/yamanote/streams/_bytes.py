@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from yamanote.streams._arguments import name_of
 from yamanote.streams._codec import DEFAULT_LIMIT, Codec, Decoder, TooLong
-from yamanote.streams._decode import Decode
+from yamanote.streams._decode import Decoded, decoder_of
 from yamanote.streams._delimited import LinesCodec
 from yamanote.streams._handle import Handle
 
@@ -38,7 +39,8 @@ class Bytes(Handle[T_co]):
         >>> run(streams.iter([b"\\x02hi\\x05he", b"llo"]).decode(LengthCodec(1)).collect())
         [b'hi', b'hello']
         """
-        return self._with(Decode(codec))
+        decoder = decoder_of(codec)
+        return self._moved_into(Decoded[U](self._owned, decoder, f"decode({name_of(codec)})"))
 
     def lines(
         self: Handle[bytes | bytearray | memoryview],
@@ -56,4 +58,4 @@ class Bytes(Handle[T_co]):
         ['one', 'two', 'three']
         """
         codec = LinesCodec(max_length=max_length, encoding=encoding, errors=errors, on_too_long=on_too_long)
-        return self._with(Decode(codec, "lines()"))
+        return self._moved_into(Decoded[str](self._owned, codec.decoder(), "lines()"))

@@ -8,6 +8,7 @@ function would have made, so both forms of an operator are the same.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -37,10 +38,24 @@ def called(
     source: Pipeline[Any], stage: type[FunctionStage], function: Callable[[Any], Awaitable[Any]], label: str
 ) -> Called[Any]:
     """The same, for a function whose answers are to be awaited."""
+    if not is_async(function):
+        function = _awaitable(function, label)
     stages: list[Stage] = [stage(_answer_of, label=label)]
     if stage.gives_items:
         stages.append(Map(_item_of, label=""))
     return Called(_Calls(source, function), *stages)
+
+
+def _awaitable(function: Callable[[Any], Awaitable[Any]], label: str) -> Callable[[Any], Awaitable[Any]]:
+    """The same function, which says so if what it returns cannot be awaited."""
+
+    def call(item: Any) -> Awaitable[Any]:
+        answer = function(item)
+        if isawaitable(answer):
+            return answer
+        raise TypeError(f"{label} needs a function whose results can be awaited, not {answer!r}: use `map`")
+
+    return call
 
 
 class _Calls(Operator[tuple[Any, Any]]):

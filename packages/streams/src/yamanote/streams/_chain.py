@@ -29,7 +29,7 @@ class Chain(Sequential[T_co]):
         """Those that have not ended."""
 
     async def _next(self) -> T_co:
-        while self._rest:
+        while self._rest and not self._over:
             try:
                 return await self._rest[0].pull()  # type: ignore[no-any-return]
             except StopAsyncIteration:

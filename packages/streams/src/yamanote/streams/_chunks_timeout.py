@@ -45,5 +45,8 @@ class ChunksTimeout(Clocked[list[Any]]):
         chunk, self._partial = self._partial, []
         return chunk
 
+    def _forget(self) -> None:
+        self._partial = []
+
     def __str__(self) -> str:
         return f"{self._sources[0]}.chunks_timeout({self._count}, {self._seconds})"

@@ -79,5 +79,5 @@ def zip_concurrently(*sources: Source[Any]) -> Stream[tuple[Any, ...]]:
     >>> run(streams.zip_concurrently("abc", range(2)).collect())
     [('a', 0), ('b', 1)]
     """
-    require_sources(**{f"source {number}": source for number, source in enumerate(sources, 1)})
+    require_sources(**{f"sources[{number}]": source for number, source in enumerate(sources)})
     return stream_of(ZipConcurrently(*map(take_over, sources)), *sources)

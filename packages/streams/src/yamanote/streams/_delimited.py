@@ -82,7 +82,8 @@ class LinesCodec:
 
     `max_length`, in bytes without the line feed, and `on_too_long` are as for `DelimiterCodec`. `encode` raises
     ValueError for text that would not be read as the same line. Raises ValueError for an `encoding` that is not known,
-    or in which a line feed is not the one byte that it is in ASCII: UTF-16 and UTF-32.
+    or in which a line feed is not the one byte that it is in ASCII: UTF-16 and UTF-32. Raises TypeError for what is no
+    string.
 
     >>> from yamanote.streams import LinesCodec
     >>> decoder = LinesCodec().decoder()
@@ -100,6 +101,9 @@ class LinesCodec:
         errors: str = "strict",
         on_too_long: TooLong | None = None,
     ) -> None:
+        for name, value in (("encoding", encoding), ("errors", errors)):
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be a string, not {value!r}")
         try:
             fits = "\n".encode(encoding) == b"\n"
         except LookupError:

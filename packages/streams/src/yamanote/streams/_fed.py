@@ -11,7 +11,6 @@ import asyncio
 from abc import abstractmethod
 from typing import Any, TypeVar
 
-from yamanote.runtime import cancel_and_wait, start_task
 from yamanote.streams._feeder import Feeder
 from yamanote.streams._operator import Operator
 from yamanote.streams._pipeline import Pipeline
@@ -24,12 +23,11 @@ T_co = TypeVar("T_co", covariant=True)
 class Fed(Operator[T_co]):
     """Gives what is due; until then it waits, and its feeder pulls the source."""
 
-    __slots__ = ("_exhausted", "_feeder", "_task", "_waiting")
+    __slots__ = ("_exhausted", "_feeder", "_waiting")
 
     def __init__(self, source: Pipeline[Any]) -> None:
         super().__init__(source)
-        self._feeder = Feeder(source, self._accept, self._exhaust)
-        self._task: asyncio.Task[None] | None = None
+        self._feeder: Feeder | None = None  # only while it is at work: both refer to each other
         self._waiting: asyncio.Future[None] | None = None
         self._exhausted = False
         """Whether the source has ended, with `_error` or without."""
@@ -50,6 +48,10 @@ class Fed(Operator[T_co]):
     def _accept(self, item: Any) -> bool:
         """Take `item` from the feeder, and say whether it shall pull the next one now."""
 
+    @abstractmethod
+    def _forget(self) -> None:
+        """Hold nothing any more."""
+
     def _has_room(self) -> bool:
         """Whether the source is to be pulled while somebody waits here, for it or for something else."""
         return True
@@ -66,7 +68,7 @@ class Fed(Operator[T_co]):
             if self._is_drained():
                 break
             await self._wait()
-        self.raise_end()
+        await self._finish()
 
     async def _wait(self) -> None:
         """Have the source pulled, and wait until `_wake` is called."""
@@ -74,53 +76,52 @@ class Fed(Operator[T_co]):
             raise RuntimeError(f"{self} is being pulled by another task already")
         self._waiting = asyncio.get_running_loop().create_future()
         try:
-            if self._task is None:
-                self._task = start_task(self._feeder.run())
-                self._task.add_done_callback(self._stop)
+            if self._feeder is None and not self._exhausted:
+                self._feeder = Feeder(self._sources[0], self._accept, self._exhaust)
+                self._feeder.start()
             elif self._has_room():
-                self._feeder.want()
+                self._want()
             await self._waiting
         finally:
             self._waiting = None
+
+    def _want(self) -> None:
+        """Have the source pulled, if it rests."""
+        if self._feeder is not None:
+            self._feeder.want()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
     def _exhaust(self, failure: BaseException | None) -> None:
+        self._feeder = None
         if not self._exhausted:  # else it has been closed
             self._exhausted = True
             self._error = failure
-        elif isinstance(failure, Exception):  # nobody pulls any more
+        elif not isinstance(failure, asyncio.CancelledError | None):  # nobody pulls any more
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"closing {self} failed", "exception": failure}
             )
         self._wake()
 
-    def _stop(self, task: asyncio.Task[None]) -> None:
-        if not self._exhausted:  # it was cancelled before its first step, and could not say so
-            self._exhaust(asyncio.CancelledError())
-
     async def _close(self) -> None:
         self._over = self._exhausted = True
         self._wake()
         try:
-            if self._task is not None:
-                await cancel_and_wait(self._task)
+            if self._feeder is not None:
+                await self._feeder.stop()
         finally:
+            self._forget()
             await super()._close()
 
     @property
     def leftover(self) -> str | None:
-        if self._task is not None and not self._task.done():
+        if self._feeder is not None:
             return "1 task"
         return None if self._exhausted else super().leftover
 
     def abandon(self) -> None:
-        task = self._task
-        if task is not None:
-            try:
-                task.get_loop().call_soon_threadsafe(task.cancel)
-            except RuntimeError:  # the loop is closed, and the task with it
-                pass
+        if self._feeder is not None:
+            self._feeder.abandon()
         super().abandon()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from inspect import isawaitable, iscoroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
 
 from yamanote.streams._immediate import Immediate
 from yamanote.streams._pipeline import Awaited, Pipeline
 from yamanote.streams._stages import Stage
+from yamanote.streams._thrown_away import close_or_abandon
 
 if TYPE_CHECKING:
     from yamanote.streams._stream import Stream
@@ -28,11 +30,13 @@ T_co = TypeVar("T_co", covariant=True)
 class Handle(ABC, Generic[T_co]):
     """Owns a pipeline. The operators of each theme are a class on top of this one; `Stream` is all of them together."""
 
-    __slots__ = ("__weakref__", "_again", "_pipeline")
+    __slots__ = ("__weakref__", "_again", "_begun", "_pipeline")
 
     _pipeline: Pipeline[T_co]
     _again: Callable[[], AsyncIterable[Any] | Iterable[Any]] | None
     """Gives the source once more, if there are no operators and that can be done."""
+    _begun: bool
+    """Whether an item has been asked for."""
 
     @overload
     def __init__(self, source: AsyncIterable[T_co]) -> None: ...
@@ -41,6 +45,7 @@ class Handle(ABC, Generic[T_co]):
     def __init__(self, source: AsyncIterable[T_co] | Iterable[T_co]) -> None:
         """A stream of what `source` gives; the same as `iter`."""
         require_sources(source=source)
+        self._begun = False
         self._again = None if isinstance(source, Handle | AsyncIterator | Iterator) else lambda: source
         self._pipeline = take_over(source, self)
 
@@ -48,12 +53,23 @@ class Handle(ABC, Generic[T_co]):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, T_co]:
-        return self._pipeline.pull()
+        if self._begun:
+            return self._pipeline.pull()
+        self._begun = True
+        return self._pull_first()
+
+    async def _pull_first(self) -> T_co:
+        """Keeps this handle, which may be nobody else's: it is to tell what is left behind, and nothing is as yet."""
+        return await self._pipeline.pull()
 
     async def aclose(self) -> None:
         """Close the source, cancel what runs, and wait until that is done. Closing again does nothing.
 
-        Never raises the cancellations that it asked for. **Cancel safety**: tasks are waited for all the same.
+        Another task may pull meanwhile: what it waits for is cancelled, and it is told the end. What has not been given
+        yet is dropped. Two tasks may close at once; both wait.
+
+        Never raises the cancellations that it asked for. **Cancel safety**: tasks of the stream are waited for all the
+        same; the source is closed by the task that pulls, or when this is repeated.
         """
         await self._pipeline.close()
 
@@ -63,8 +79,8 @@ class Handle(ABC, Generic[T_co]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is GeneratorExit:  # the coroutine is being thrown away, and cannot wait any more
-            self._pipeline.abandon()
+        if kind is GeneratorExit:
+            await close_or_abandon(self._pipeline, traceback)
         else:
             await self._pipeline.close()
 
@@ -155,7 +171,10 @@ def require_sources(**sources: object) -> None:
                 raise ValueError(f"{name} is a stream that is among the sources already")
             seen.add(id(source))
         elif not isinstance(source, AsyncIterable | Iterable) and not hasattr(source, "__getitem__"):
-            raise TypeError(f"{name} must be something to iterate over, plain or async, not {source!r}")
+            advice = ": await it first" if isawaitable(source) else ""
+            if iscoroutine(source):
+                source.close()
+            raise TypeError(f"{name} must be something to iterate over, plain or async, not {source!r}{advice}")
 
 
 def take_over(source: AsyncIterable[T] | Iterable[T], owner: Handle[Any] | None = None) -> Pipeline[T]:

@@ -135,8 +135,9 @@ class Immediate(Pipeline[T_co]):
         self._over = True
         self._part = builtins.iter(())
         self._source = chain()
-        if inspect.isgenerator(self._iterator):
-            self._iterator.close()
+        iterator, self._iterator = self._iterator, self._source  # it may hold all the items
+        if inspect.isgenerator(iterator):
+            iterator.close()
 
     async def _close(self) -> None:
         self._stop()

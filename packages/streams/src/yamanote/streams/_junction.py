@@ -63,8 +63,9 @@ class Junction(Pipeline[T_co]):
 
     async def _leave(self, branch: Branch) -> None:
         """`branch` is over."""
-        if branch.failure is not None:
-            await self._end(branch.failure)
+        failure, branch.failure = branch.failure, None
+        if failure is not None:
+            await self._end(failure)
 
     async def _pause(self) -> None:
         """Nobody has anything."""
@@ -79,27 +80,36 @@ class Junction(Pipeline[T_co]):
             return None
         self._left -= 1
         ready: Branch | None = None
-        if self._landed:
+        turns = self._turns
+        while turns:
+            branch = turns.popleft()
+            try:
+                has_something = branch.step()
+            except BaseException:  # KeyboardInterrupt: what comes behind it is to be asked for again
+                turns.append(branch)
+                raise
+            if has_something:
+                mine = branch in self._branches  # it may have removed itself
+                if mine and not self._landed:
+                    ready = branch
+                    break
+                branch.ahead += not branch.over
+                branch.over = False  # for who pulls it
+                if mine:
+                    self._landed.append((branch, branch.item))
+                else:
+                    branch.land(branch, branch.item)
+            elif not branch.waits:
+                turns.appendleft(branch)
+                self._left = 0
+                break
+        if ready is None and self._landed:
             ready, item = self._landed.popleft()
             if ready.ahead:
                 ready.ahead -= 1
                 ready.item = item
             else:
                 ready.over = True
-        turns = self._turns
-        while turns:
-            branch = turns.popleft()
-            if branch.step():
-                if ready is None:
-                    ready = branch
-                    break
-                branch.ahead += not branch.over
-                branch.over = False  # for who pulls here
-                self._landed.append((branch, branch.item))
-            elif not branch.waits:
-                turns.appendleft(branch)
-                self._left = 0
-                break
         if ready is not None and ready.over and ready.failure is None:
             self._branches.pop(ready, None)  # it has closed its source
         return ready
@@ -109,6 +119,8 @@ class Junction(Pipeline[T_co]):
         if not self._left:
             self._left = BUDGET
             await yield_now()
+            return
+        if self._over:  # a source has closed us, while it was pulled in place
             return
         if self._waiting is not None:
             raise RuntimeError(f"{self} is being pulled by another task already")
@@ -171,6 +183,7 @@ class Junction(Pipeline[T_co]):
             if not branch.over:  # else its error is raised
                 branch.report()
         await close_all(*branches)
+        self._branches.clear()
 
     @property
     def leftover(self) -> str | None:

@@ -57,6 +57,10 @@ class _Newest(Clocked[T_co]):
     def _take(self) -> T_co:
         return (self._ripe or self._newest).pop()  # type: ignore[no-any-return]
 
+    def _forget(self) -> None:
+        self._newest.clear()
+        self._ripe.clear()
+
 
 class Debounce(_Newest[T_co]):
     """An item when there has been none for `seconds` after it."""

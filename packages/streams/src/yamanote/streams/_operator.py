@@ -7,7 +7,7 @@ from typing import Any, NoReturn, TypeVar
 
 from yamanote.streams._pipeline import Pipeline
 
-__all__ = ["Operator", "close_all"]
+__all__ = ["Operator", "begun_elsewhere", "close_all"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -15,10 +15,12 @@ T_co = TypeVar("T_co", covariant=True)
 class Operator(Pipeline[T_co]):
     """Closes its sources when it is over, and asks them to stop when it is dropped."""
 
-    __slots__ = ("_over", "_sources")
+    __slots__ = ("_closed", "_over", "_sources")
 
     def __init__(self, *sources: Pipeline[Any]) -> None:
         self._sources = sources
+        self._closed: tuple[Pipeline[Any], ...] | None = None
+        """The sources that need not be closed again: among nested operators each would ask all those below."""
         self._over = False
         self._error = None
 
@@ -29,7 +31,10 @@ class Operator(Pipeline[T_co]):
 
     async def _close(self) -> None:
         self._over = True
-        await close_all(*self._sources)
+        sources = self._sources
+        if self._closed is not sources:
+            await close_all(*sources)
+            self._closed = sources
 
     @property
     def leftover(self) -> str | None:
@@ -67,3 +72,8 @@ async def close_all(*pipelines: Pipeline[Any]) -> None:
             raise failure
     finally:
         failure = None
+
+
+def begun_elsewhere(pipeline: Pipeline[Any]) -> RuntimeError:
+    """The error for who pulls `pipeline` on another loop than the one that has its tasks."""
+    return RuntimeError(f"{pipeline} has begun on another event loop, and belongs to it")

@@ -3,10 +3,11 @@
 Invariant: an item is taken from the source only when somebody asks for a result, and the next one only after the stages
 are done with it. State changes after the await, so a pull that is cancelled can be repeated and loses nothing that the
 source did not lose. A pipeline is over with its end or with its first error, which is raised once; it has closed what
-it owns by then, and each later pull is the end again. One task pulls at a time; where one waits, a second is refused.
+it owns by then, and each later pull is the end again. One task pulls at a time; where one waits, a second is refused,
+and one that closes asks it to leave.
 
 Ready is synchronous, with a budget: `pull` lets the loop turn once per `BUDGET` items of the source, `drain` once per
-batch, which starts there and grows while batches are short.
+batch of the source, which starts there, grows while batches are short, and shrinks while they are long.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import builtins
 import inspect
 from abc import ABC, abstractmethod
+from asyncio import current_task
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from itertools import repeat
@@ -23,6 +25,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from yamanote.runtime import BUDGET, yield_now
 from yamanote.streams._arguments import name_of
 from yamanote.streams._stages import Enough, Finish, Put, Stage, add_stage, as_written, one_portion
+from yamanote.streams._visit import Visit
 
 __all__ = ["Awaited", "Pace", "Pipeline", "explained"]
 
@@ -110,7 +113,7 @@ class Pipeline(ABC, Generic[T_co]):
 
 
 class Pace:
-    """How many items a drain takes before the loop gets its turn: 128, and up to 1024 while that takes no time."""
+    """How many items a drain takes before the loop gets its turn: 128 at first, and 1 to 1024 by the time they take."""
 
     __slots__ = ("_loop", "_since", "size")
 
@@ -121,7 +124,7 @@ class Pace:
 
     async def rest(self) -> None:
         if self._loop.time() - self._since > 0.001:  # a millisecond; a turn costs a few microseconds
-            self.size = BUDGET
+            self.size = max(1, min(BUDGET, self.size // 2))
         elif self.size < 8 * BUDGET:
             self.size *= 2
         await yield_now()
@@ -138,12 +141,12 @@ class Awaited(Pipeline[T_co]):
         "_left",
         "_over",
         "_pull_source",
-        "_pulled",
         "_put",
         "_ready",
         "_source",
         "_stages",
         "_started",
+        "_visit",
     )
 
     def __init__(self, source: Pipeline[Any] | AsyncIterable[Any], *stages: Stage) -> None:
@@ -162,7 +165,7 @@ class Awaited(Pipeline[T_co]):
         self._put: Put = self._ready.append
         self._finish: Finish = _nothing
         self._left = BUDGET
-        self._pulled = False
+        self._visit = Visit()
         self._started = False
         self._over = False
         self._closed = False
@@ -172,15 +175,20 @@ class Awaited(Pipeline[T_co]):
         ready = self._ready
         if ready:
             return ready.popleft()  # type: ignore[no-any-return]
-        self._begin()
+        visit = self._visit
+        if visit.task is not None:
+            if self._over:  # that one closes
+                await self._end_again()
+            visit.refuse(self)
+        visit.task = task = current_task()  # `begin` and `end`, without the calls
+        if task is not None:
+            visit.cancelling = task.cancelling()
         try:
             if not self._started:
                 await self._start()
             while not ready:
                 if self._over:
-                    if not self._closed:  # a pull was cancelled meanwhile, or somebody closes it just now
-                        await self._end(self._error)
-                    self.raise_end()
+                    await self._end_again()
                 if not self._left:
                     self._left = BUDGET
                     await yield_now()
@@ -188,11 +196,12 @@ class Awaited(Pipeline[T_co]):
                 try:
                     item = await self._pull_source()
                 except StopAsyncIteration:
-                    await self._finish_and_end()
+                    if not self._over:  # it has been closed meanwhile, and nobody wants what the stages have left
+                        await self._finish_and_end()
                 except Exception as error:
                     await self._end(error)
                 else:
-                    if self._over:  # it has been closed meanwhile, and nobody wants the item
+                    if self._over:
                         continue
                     try:
                         self._put(item)
@@ -201,11 +210,25 @@ class Awaited(Pipeline[T_co]):
                     except (Exception, asyncio.CancelledError) as error:  # nobody has cancelled us: nothing was awaited
                         await self._end(error)
             return ready.popleft()  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            if not visit.take_back():
+                raise
         finally:
-            self._pulled = False
+            if visit.left is None:
+                visit.task = None
+            else:
+                visit.end()
+        await self._end_again()
+
+    async def _end_again(self) -> NoReturn:
+        """Raise the end, or the error that has ended this, when the source is closed."""
+        if not self._closed:  # a pull was cancelled meanwhile, or somebody closes it just now
+            await self._end(self._error)
+        self.raise_end()
 
     async def drain(self, put: Callable[[T_co], object]) -> None:
-        self._begin()
+        visit = self._visit
+        visit.begin(self)
         try:
             if not self._started:
                 await self._start()
@@ -218,9 +241,12 @@ class Awaited(Pipeline[T_co]):
                 self.raise_end()
         except StopAsyncIteration as end:
             raise explained(end) from end
+        except asyncio.CancelledError:
+            if not visit.take_back():
+                raise
         finally:
             self._over = True
-            self._pulled = False
+            visit.end()
 
     async def _drain(self, put: Put) -> None:
         move = self._generate if inspect.isasyncgen(self._source) else self._fetch
@@ -264,11 +290,6 @@ class Awaited(Pipeline[T_co]):
         pull: Callable[[], Coroutine[Any, Any, Any]] = self._source.__anext__
         return pull
 
-    def _begin(self) -> None:
-        if self._pulled:
-            raise RuntimeError(f"{self} is being pulled by another task already")
-        self._pulled = True
-
     async def _start(self) -> None:
         self._started = True
         self._put, self._finish = self._link(self._ready.append)
@@ -293,14 +314,26 @@ class Awaited(Pipeline[T_co]):
 
     async def _close(self) -> None:
         self._over = self._started = True
-        if not self._closed and self._close_source is not None:
-            try:
-                closing = self._close_source()
-                if inspect.isawaitable(closing):
-                    await closing
-            except Exception:
-                self._closed = True  # once is enough for what cannot be closed
-                raise
+        visit = self._visit
+        await visit.wait_for_others()
+        if self._closed or self._close_source is None:
+            self._closed = True
+            return
+        pulls = visit.task is not None
+        if not pulls:
+            visit.begin(self)
+        visit.closes = True
+        try:
+            closing = self._close_source()
+            if inspect.isawaitable(closing):
+                await closing
+        except Exception:
+            self._closed = True  # once is enough for what cannot be closed
+            raise
+        finally:
+            visit.closes = False
+            if not pulls:
+                visit.end()
         self._closed = True
 
     async def close(self) -> None:

@@ -41,7 +41,7 @@ class Prefetch(Fed[T_co]):
         return bool(self._ahead)
 
     def _take(self) -> T_co:
-        self._feeder.want()
+        self._want()
         return self._ahead.popleft()  # type: ignore[no-any-return]
 
     def _accept(self, item: Any) -> bool:
@@ -49,11 +49,8 @@ class Prefetch(Fed[T_co]):
         self._wake()
         return self._limit is None or len(self._ahead) < self._limit
 
-    async def _close(self) -> None:
-        try:
-            await super()._close()
-        finally:
-            self._ahead.clear()
+    def _forget(self) -> None:
+        self._ahead.clear()
 
     def __str__(self) -> str:
         return f"{self._sources[0]}.prefetch({self._limit})"

@@ -13,7 +13,7 @@ from io import FileIO
 from typing import Protocol, Self
 
 from yamanote.runtime import cancel_and_wait, spawn_blocking, start_task
-from yamanote.streams._arguments import require_count
+from yamanote.streams._arguments import name_of, require_count
 from yamanote.streams._stream import Stream
 
 __all__ = ["read_chunks", "read_file"]
@@ -71,9 +71,8 @@ def read_file(path: str | os.PathLike[str], size: int = 1 << 18) -> Stream[bytes
 
 
 class _Chunks:
-    __name__ = "read_chunks()"
-
     def __init__(self, reader: _Reader, size: int) -> None:
+        self.__name__ = f"read_chunks({name_of(reader)})"
         self._read = reader.read
         self._size = size
 
@@ -88,9 +87,8 @@ class _Chunks:
 
 
 class _File:
-    __name__ = "read_file()"
-
     def __init__(self, path: str, size: int) -> None:
+        self.__name__ = f"read_file({path!r})"
         self._path = path
         self._size = size
         self._file: FileIO | None = None
@@ -114,11 +112,13 @@ class _File:
 
     async def _wait(self) -> None:
         """Wait for the read in progress, or else for a new one."""
-        if self._reading is None or self._reading.done():
+        if self._reading is None:
             self._reading = start_task(self._read_in_thread())
-        await asyncio.wait([self._reading])
-        if not self._reading.cancelled():  # by somebody: what was read is there, or can still be read
-            self._reading.result()
+        reading = self._reading
+        await asyncio.wait([reading])
+        self._reading = None  # not before: the pull after one that is cancelled here is told what this one has not been
+        if not reading.cancelled():  # by somebody: what was read is there, or can still be read
+            reading.result()
 
     async def _read_in_thread(self) -> None:
         call = spawn_blocking(self._read)
@@ -135,8 +135,10 @@ class _File:
 
     async def aclose(self) -> None:
         self._closed = True
-        if self._reading is not None:
-            await cancel_and_wait(self._reading)
-        if self._file is not None:
-            self._file.close()
-        self._read_ahead.clear()
+        try:
+            if self._reading is not None:
+                await cancel_and_wait(self._reading)
+        finally:  # also when this is cancelled: the thread is done now
+            if self._file is not None:
+                self._file.close()
+            self._read_ahead.clear()

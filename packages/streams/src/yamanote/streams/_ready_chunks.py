@@ -37,11 +37,8 @@ class ReadyChunks(Fed[list[Any]]):
         self._wake()  # the puller comes a turn later: until then the source is pulled as long as it has something
         return len(self._ready) < self._limit
 
-    async def _close(self) -> None:
-        try:
-            await super()._close()
-        finally:
-            self._ready = []
+    def _forget(self) -> None:
+        self._ready = []
 
     def __str__(self) -> str:
         return f"{self._sources[0]}.ready_chunks({self._limit})"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from yamanote.streams._arguments import require_function
 from yamanote.streams._handle import Handle
-from yamanote.streams._recovery import Answer, Catch, Condition, Retry, condition
+from yamanote.streams._recovery import Answer, Catch, Condition, Retry
 from yamanote.time import Schedule
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Recovering(Handle[T_co]):
         [1, 2, -1]
         """
         require_function("handler", handler)
-        return self._moved_into(Catch(self._owned, handler, condition(on)))
+        return self._moved_into(Catch(self._owned, handler, on))
 
     def retry(self, schedule: Schedule, *, on: Condition = Exception) -> Stream[T_co]:
         """Begin the source anew when it fails, after the delays of `schedule`.
@@ -96,11 +96,10 @@ class Recovering(Handle[T_co]):
         """
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule must be a Schedule, not {schedule!r}")
-        applies = condition(on)
         pipeline = self._owned
         if self._again is None:
             raise TypeError(
                 f"{self!r} cannot be begun anew: retry what a function with `@async_stream` gives, with no operator in "
                 "between; such a function may return a stream with all its operators"
             )
-        return self._moved_into(Retry(pipeline, self._again, schedule, applies))
+        return self._moved_into(Retry(pipeline, self._again, schedule, on))

@@ -2,13 +2,14 @@
 
 Invariant: a failure is kept until there is another source; so a pull that is cancelled on the way there is repeated
 from the failure on, and neither the failure nor its delay is counted twice. A source that has failed has been closed.
+Who closes this asks a pull that is on that way to leave, and waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 from yamanote.runtime import remaining
@@ -16,9 +17,10 @@ from yamanote.streams._arguments import is_async, name_of
 from yamanote.streams._handle import require_sources, take_over
 from yamanote.streams._operator import Operator
 from yamanote.streams._pipeline import Pipeline
+from yamanote.streams._visit import Visit
 from yamanote.time import Schedule, sleep_until
 
-__all__ = ["Answer", "Catch", "Condition", "Retry", "condition"]
+__all__ = ["Answer", "Catch", "Condition", "Retry"]
 
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
@@ -32,15 +34,18 @@ Condition: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[
 class _Recovery(Operator[T_co]):
     """Gives what its source gives, until that fails."""
 
-    __slots__ = ("_applies", "_failure", "_pulling", "_source", "_written")
+    __slots__ = ("_applies", "_failure", "_on", "_pulling", "_source", "_visit", "_written")
 
-    def __init__(self, source: Pipeline[Any], applies: Callable[[Exception], bool]) -> None:
+    def __init__(self, source: Pipeline[Any], on: Condition) -> None:
         super().__init__(source)
         self._source = self._written = source
-        self._applies = applies
-        self._failure: Exception | None = None
-        """Of the source, until there is another one."""
+        self._on = on
+        self._applies = _condition(on)
+        self._failure: Any = None
+        """The error of the source, until there is another one. In no local variable: it refers to our frames."""
         self._pulling = False
+        self._visit = Visit()
+        """Of the pull that is on the way to another source."""
 
     async def pull(self) -> T_co:
         if self._pulling:  # what the source says to a second task is no failure
@@ -49,27 +54,36 @@ class _Recovery(Operator[T_co]):
         try:
             while not self._over:
                 if self._failure is not None:
-                    await self._go_on_after(self._failure)
+                    try:
+                        await self._recover()
+                    except Exception as error:
+                        self._failure = None
+                        await self._end(error)
                     continue
                 try:
                     return await self._source.pull()  # type: ignore[no-any-return]
                 except StopAsyncIteration:
                     await self._end()
                 except Exception as error:
+                    if self._over:  # it has been closed meanwhile
+                        await self._end(error)
                     self._failure = error
             await self._finish()
         finally:
             self._pulling = False
 
-    async def _go_on_after(self, failure: Exception) -> None:
+    async def _recover(self) -> None:
+        self._visit.begin(self)
         try:
-            await self._recover(failure)
-        except Exception as error:
-            self._failure = None
-            await self._end(error)
+            await self._replace_source()
+        except asyncio.CancelledError:
+            if not self._visit.take_back():
+                raise
+        finally:
+            self._visit.end()
 
     @abstractmethod
-    async def _recover(self, failure: Exception) -> None:
+    async def _replace_source(self) -> None:
         """Go on with another source, or raise. If this is cancelled, it is called again with the same failure."""
 
     def _go_on_with(self, source: Pipeline[Any]) -> None:
@@ -78,8 +92,18 @@ class _Recovery(Operator[T_co]):
         self._sources = (source,)  # to be closed, also if this is over by now
 
     async def _close(self) -> None:
+        self._over = True
         self._failure = None
+        await self._visit.wait_for_others()
         await super()._close()
+
+    @property
+    def _condition_text(self) -> str:
+        if self._on is Exception:
+            return ""
+        if isinstance(self._on, tuple):
+            return f", on=({', '.join(map(name_of, self._on))}{',' * (len(self._on) == 1)})"
+        return f", on={name_of(self._on)}"
 
 
 class Catch(_Recovery[T_co]):
@@ -87,23 +111,24 @@ class Catch(_Recovery[T_co]):
 
     __slots__ = ("_handler", "_is_async", "_recovered")
 
-    def __init__(
-        self,
-        source: Pipeline[Any],
-        handler: Callable[[Any], Any],
-        applies: Callable[[Exception], bool],
-    ) -> None:
-        super().__init__(source, applies)
+    def __init__(self, source: Pipeline[Any], handler: Callable[[Any], Any], on: Condition) -> None:
+        super().__init__(source, on)
         self._handler = handler
         self._is_async = is_async(handler)
         self._recovered = False
 
-    async def _recover(self, failure: Exception) -> None:
-        if self._recovered or not self._applies(failure):
-            raise failure
-        answer = self._handler(failure)
+    async def _replace_source(self) -> None:
+        if self._recovered or not self._applies(self._failure):
+            raise self._failure
+        answer = self._handler(self._failure)
         if self._is_async:
             answer = await answer
+        elif isinstance(answer, Coroutine):
+            answer.close()
+            raise TypeError(
+                "what the handler returns must be something to iterate over, not a coroutine: "
+                "pass the async function itself"
+            )
         if answer is None:
             answer = ()
         require_sources(**{"what the handler returns": answer})
@@ -111,7 +136,7 @@ class Catch(_Recovery[T_co]):
         self._go_on_with(take_over(answer))
 
     def __str__(self) -> str:
-        return f"{self._written}.catch({name_of(self._handler)})"
+        return f"{self._written}.catch({name_of(self._handler)}{self._condition_text})"
 
 
 class Retry(_Recovery[T_co]):
@@ -124,9 +149,9 @@ class Retry(_Recovery[T_co]):
         source: Pipeline[Any],
         again: Callable[[], AsyncIterable[Any] | Iterable[Any]],
         schedule: Schedule,
-        applies: Callable[[Exception], bool],
+        on: Condition,
     ) -> None:
-        super().__init__(source, applies)
+        super().__init__(source, on)
         self._again = again
         self._schedule = schedule
         self._since: float | None = None
@@ -142,13 +167,11 @@ class Retry(_Recovery[T_co]):
         self._since = self._run = None
         return item
 
-    async def _recover(self, failure: Exception) -> None:
+    async def _replace_source(self) -> None:
         if self._due is None:
-            self._due = self._next_attempt(failure)
+            self._due = self._next_attempt()
         await sleep_until(self._due)
         self._due = None
-        if self._over:  # closed by somebody else meanwhile
-            return
         try:
             again = self._again()
             require_sources(source=again)
@@ -158,23 +181,23 @@ class Retry(_Recovery[T_co]):
         else:
             self._go_on_with(source)
 
-    def _next_attempt(self, failure: Exception) -> float:
-        """When it is due. Raises `failure` if there is to be none."""
+    def _next_attempt(self) -> float:
+        """When it is due. Raises the failure if there is to be none."""
         now = asyncio.get_running_loop().time()
         # Who still fails when the time is over may have swallowed the cancellation: nothing would stop another attempt.
-        if remaining() != 0 and self._applies(failure):
+        if remaining() != 0 and self._applies(self._failure):
             if self._run is None:
                 self._run = self._schedule.begin()
             delay = self._run(now - (now if self._since is None else self._since))
             if delay is not None:
                 return now + delay
-        raise failure
+        raise self._failure
 
     def __str__(self) -> str:
-        return f"{self._written}.retry({self._schedule!r})"
+        return f"{self._written}.retry({self._schedule!r}{self._condition_text})"
 
 
-def condition(on: Condition) -> Callable[[Exception], bool]:
+def _condition(on: Condition) -> Callable[[Exception], bool]:
     """Whether an error is meant by `on`, which is what `yamanote.time.retry` accepts."""
     kinds = on if isinstance(on, tuple) else (on,)
     if all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):

@@ -9,12 +9,11 @@ source, is told to every subscriber behind all items.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextvars import copy_context
+from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar, final
 
 from yamanote.channels import BroadcastReceiver, ChannelClosed, Lagged, broadcast
-from yamanote.runtime import cancel_and_wait, start_task
 from yamanote.streams._feeder import Feeder
 from yamanote.streams._operator import Operator, close_all
 from yamanote.streams._pipeline import Pipeline
@@ -33,14 +32,14 @@ class Hub(Operator[Any]):
     __slots__ = (
         "_context",
         "_ended",
+        "_failure",
         "_feeder",
         "_kept",
         "_limit",
         "_pulling",
         "_sender",
-        "_task",
         "_text",
-        "failure",
+        "_traceback",
         "starved",
     )
 
@@ -53,15 +52,15 @@ class Hub(Operator[Any]):
         self._sender, first = broadcast[Any](room, replay=replay, overflow=overflow)
         first.close()
         self._context = copy_context()  # not that of the first subscriber, who may have a deadline
-        self._feeder: Feeder | None = None  # not before it is begun: both refer to each other
-        self._task: asyncio.Task[None] | None = None
+        self._feeder: Feeder | None = None  # only while it is at work: both refer to each other
         self._pulling = False
         self.starved = False
         """Whether somebody has asked for an item for which there was no room."""
         self._ended = False
         self._kept: list[Any] = []
         """The replay for those who come after the end."""
-        self.failure: BaseException | None = None
+        self._failure: BaseException | None = None
+        self._traceback: TracebackType | None = None
 
     def subscribe(self) -> Subscription[Any]:
         if self._over:
@@ -85,8 +84,7 @@ class Hub(Operator[Any]):
         self._pulling = True
         if self._feeder is None:
             self._feeder = Feeder(self._sources[0], self._accept, self._exhaust)
-            self._task = start_task(self._feeder.run(), context=self._context)
-            self._task.add_done_callback(self._stop)
+            self._feeder.start(self._context)
         else:
             self._feeder.want()
 
@@ -96,6 +94,11 @@ class Hub(Operator[Any]):
             self.demand()
 
     @property
+    def failure(self) -> BaseException | None:
+        """Why the source has ended, for one more subscriber: where the others have raised it is no part of that."""
+        return None if self._failure is None else self._failure.with_traceback(self._traceback)
+
+    @property
     def _is_full(self) -> bool:
         return self._limit is not None and len(self._sender) >= self._limit
 
@@ -103,6 +106,11 @@ class Hub(Operator[Any]):
     def is_deserted(self) -> bool:
         """Whether nobody is subscribed, though something might still come."""
         return not self._ended and not self._sender.receiver_count
+
+    @property
+    def has_others(self) -> bool:
+        """Whether the source goes on when one subscriber leaves."""
+        return self._sender.receiver_count > 1
 
     async def leave(self) -> None:
         """A subscriber has left, at the end or before."""
@@ -117,8 +125,8 @@ class Hub(Operator[Any]):
         """`leave`, for finalizers."""
         if self.is_deserted:
             self.abandon()
-        elif self.starved:
-            self._call_soon(self.demand)
+        elif self.starved and self._feeder is not None:
+            self._feeder.call_soon(self.demand)
 
     def _accept(self, item: Any) -> bool:
         if self._sender.is_closed:  # everybody has left while it came
@@ -131,17 +139,14 @@ class Hub(Operator[Any]):
         self._feeder = None
         if not self._over:
             self._ended = True
-            self.failure = failure
+            self._failure = failure
+            self._traceback = None if failure is None else failure.__traceback__
             with self._sender, self._sender.subscribe() as late:
                 self._kept = [late.recv_nowait() for _ in range(len(late))]
-        elif isinstance(failure, Exception):  # nobody pulls any more
+        elif not isinstance(failure, asyncio.CancelledError | None):  # nobody pulls any more
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"closing {self} failed", "exception": failure}
             )
-
-    def _stop(self, task: asyncio.Task[None]) -> None:
-        if not self._ended:  # it was cancelled before its first step, and could not say so
-            self._exhaust(asyncio.CancelledError())
 
     async def pull(self) -> NoReturn:
         raise RuntimeError(f"{self!r} is to be subscribed to")
@@ -150,8 +155,8 @@ class Hub(Operator[Any]):
         self._over = True
         self._sender.close()
         try:
-            if self._task is not None:
-                await cancel_and_wait(self._task)
+            if self._feeder is not None:
+                await self._feeder.stop()
         finally:
             await super()._close()
 
@@ -159,22 +164,14 @@ class Hub(Operator[Any]):
     def leftover(self) -> str | None:
         if self._over or self._ended:
             return None
-        return super().leftover if self._task is None else "1 task"
+        return super().leftover if self._feeder is None else "1 task"
 
     def abandon(self) -> None:
         self._over = True
         self._sender.close()
-        if self._task is not None:
-            self._call_soon(self._task.cancel)
+        if self._feeder is not None:
+            self._feeder.abandon()
         super().abandon()
-
-    def _call_soon(self, function: Callable[[], object]) -> None:
-        """Call `function` in the loop, if this has begun. For finalizers."""
-        if self._task is not None:
-            try:
-                self._task.get_loop().call_soon_threadsafe(function)
-            except RuntimeError:  # the loop is closed, and the task with it
-                pass
 
     def __del__(self) -> None:
         self._sender.close()
@@ -227,7 +224,9 @@ class Subscription(Operator[T_co]):
 
     @property
     def leftover(self) -> str | None:
-        return None if self._over else self._hub.leftover
+        if self._over or self._hub.leftover is None:
+            return None
+        return "a subscription" if self._hub.has_others else self._hub.leftover
 
     def abandon(self) -> None:
         self._over = True

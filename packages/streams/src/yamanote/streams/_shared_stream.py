@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
 from yamanote.streams._shared import Hub
+from yamanote.streams._thrown_away import close_or_abandon
 
 if TYPE_CHECKING:
     from yamanote.streams._stream import Stream
@@ -55,8 +56,8 @@ class SharedStream(Generic[T_co]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is GeneratorExit:  # the coroutine is being thrown away, and cannot wait any more
-            self._hub.abandon()
+        if kind is GeneratorExit:
+            await close_or_abandon(self._hub, traceback)
         else:
             await self._hub.close()
 

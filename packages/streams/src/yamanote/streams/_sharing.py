@@ -54,7 +54,9 @@ class Sharing(Handle[T_co]):
             raise ValueError(f"replay must be at most the capacity ({capacity}), not {replay}")
         if overflow not in get_args(Overflow):
             raise ValueError(f"overflow must be one of {', '.join(map(repr, get_args(Overflow)))}, not {overflow!r}")
-        return self._shared_by(Hub(self._owned, f"share({capacity})", capacity, replay, overflow))
+        text = f"share({capacity}{f', replay={replay}' if replay else ''}"
+        text += f", overflow={overflow!r})" if overflow != "suspend" else ")"
+        return self._shared_by(Hub(self._owned, text, capacity, replay, overflow))
 
     def broadcast(self, count: int, capacity: int) -> tuple[Stream[T_co], ...]:
         """`count` streams, each of which gives every item.

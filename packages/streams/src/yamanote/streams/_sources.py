@@ -47,8 +47,9 @@ def async_stream(function: Callable[P, Iterable[T]]) -> Callable[P, Stream[T]]: 
 def async_stream(function: Callable[P, AsyncIterable[T] | Iterable[T]]) -> Callable[P, Stream[T]]:
     """Make a generator function, async or plain, return a `Stream`.
 
-    Nothing of the function runs before the first item is asked for. Raises TypeError for an ``async def`` without
-    ``yield``.
+    Nothing of a generator runs before the first item is asked for. A plain function that returns something to iterate
+    over, such as a stream, runs at the call, and its errors are raised there. Raises TypeError for an ``async def``
+    without ``yield``.
 
     >>> from yamanote import streams
     >>> from yamanote.runtime import run

@@ -42,6 +42,9 @@ class Throttle(Clocked[T_co]):
         self._earliest = self._now() + self._seconds
         return self._item.pop()  # type: ignore[no-any-return]
 
+    def _forget(self) -> None:
+        self._item.clear()
+
     def __str__(self) -> str:
         return f"{self._sources[0]}.throttle({self._seconds})"
 
@@ -56,7 +59,7 @@ class Delay(Clocked[T_co]):
         self._seconds = seconds
         self._limit = limit
         self._items: deque[tuple[float, Any]] = deque()
-        self._end_due: float | None = None
+        self._end_due = math.inf
 
     def _hold(self, item: Any, now: float) -> None:
         self._items.append((now + self._seconds, item))
@@ -71,11 +74,18 @@ class Delay(Clocked[T_co]):
     def _moment(self, now: float) -> float | None:
         return self._items[0][0] if self._items else self._end_due
 
+    def _is_due(self) -> bool:
+        return bool(self._items) and super()._is_due()
+
+    def _is_drained(self) -> bool:
+        return not self._items and self._end_due <= self._now()
+
     def _take(self) -> T_co:
-        if not self._items:
-            self.raise_end()
-        self._feeder.want()  # there is room again
+        self._want()  # there is room again
         return self._items.popleft()[1]  # type: ignore[no-any-return]
+
+    def _forget(self) -> None:
+        self._items.clear()
 
     def __str__(self) -> str:
         return f"{self._sources[0]}.delay({self._seconds}, limit={self._limit})"

@@ -122,6 +122,7 @@ def stream_of(pipeline: Pipeline[Any], *sources: object, kind: type[Stream[Any]]
     stream: Stream[Any] = object.__new__(kind)
     stream._pipeline = pipeline
     stream._again = None
+    stream._begun = False
     for source in sources:
         if isinstance(source, Handle):
             source._give_to(stream)

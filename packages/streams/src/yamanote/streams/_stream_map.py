@@ -12,6 +12,7 @@ from yamanote.streams._handle import require_sources, take_over
 from yamanote.streams._junction import Junction
 from yamanote.streams._merged import Keyed
 from yamanote.streams._stream import stream_of
+from yamanote.streams._thrown_away import close_or_abandon
 
 if TYPE_CHECKING:
     from yamanote.streams._stream import Stream
@@ -119,8 +120,8 @@ class StreamMap(Generic[K, T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is GeneratorExit:  # the coroutine is being thrown away, and cannot wait any more
-            self._members.abandon()
+        if kind is GeneratorExit:
+            await close_or_abandon(self._members, traceback)
         else:
             await self._members.close()
 
@@ -172,7 +173,17 @@ class _Members(Keyed[Any]):
         branch = self.by_key.pop(key, None)
         return None if branch is None else stream_of(_Removed(branch, self))
 
+    def _is_given(self, branch: Branch) -> bool:
+        return self._has(branch) and super()._is_given(branch)
+
+    def _has(self, branch: Branch) -> bool:
+        """Whether nothing has replaced `branch`: it may have done that itself, while it was pulled in place."""
+        return self.by_key.get(branch.key) is branch
+
     async def _leave(self, branch: Branch) -> None:
+        if not self._has(branch):
+            branch.report()
+            return
         del self.by_key[branch.key]
         if branch.failure is not None:
             self.failed_key = branch.key

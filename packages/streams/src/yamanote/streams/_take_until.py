@@ -14,7 +14,7 @@ from types import CoroutineType
 from typing import Any, TypeGuard, TypeVar, cast
 
 from yamanote.runtime import CancelScope, JoinHandle, Selectable, Waiter, cancel_and_wait, start_task
-from yamanote.streams._arguments import name_of
+from yamanote.streams._arguments import is_async, name_of
 from yamanote.streams._pipeline import Pipeline, explained
 from yamanote.streams._sequential import Sequential
 
@@ -47,7 +47,7 @@ class TakeUntil(Sequential[T_co]):
                 with scope:
                     return await self._sources[0].pull()  # type: ignore[no-any-return]
             ended = True
-            if party.error is not None:
+            if party.error is not None and not self._over:  # else closing has cancelled it
                 raise explained(party.error)
             raise StopAsyncIteration
         finally:
@@ -110,7 +110,9 @@ class _Party(Waiter[Any]):
 def require_stop(stop: object) -> None:
     """Raise TypeError or ValueError unless one can wait for `stop`, which has not begun if it is a coroutine."""
     if not _is_selectable(stop) and not isawaitable(stop):
-        raise TypeError(f"stop must be something to wait for, not {stop!r}")
+        wait = getattr(stop, "wait", None)
+        advice = ": pass what its wait() gives, such as event.wait()" if callable(wait) and is_async(wait) else ""
+        raise TypeError(f"stop must be something to wait for, not {stop!r}{advice}")
     if type(stop) is CoroutineType and getcoroutinestate(stop) != CORO_CREATED:
         raise ValueError(f"stop is a coroutine that has begun elsewhere, or was closed: {stop!r}")
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
-from yamanote.streams._arguments import is_async, require_count, require_function
+from yamanote.streams._arguments import is_async, refuse_coroutine, require_count, require_function
 from yamanote.streams._buffered import Unordered
 from yamanote.streams._handle import Handle
 from yamanote.streams._pipeline import explained
@@ -48,7 +48,8 @@ class Terminals(Handle[T_co]):
         """Call `function` with each item; await it before the next one is pulled, if it is async.
 
         With `concurrency` the calls are awaited up to so many at a time, each in a task of its own; the first error
-        cancels the others, waits for them, and is raised. Raises TypeError or ValueError for a wrong `concurrency`.
+        cancels the others, waits for them, and is raised. Raises TypeError or ValueError for a wrong `concurrency`, and
+        TypeError if a plain function returns a coroutine for the first item, as a lambda around an async function does.
 
         **Cancel safety**: items whose calls were cancelled are gone, and the stream is closed.
 
@@ -68,11 +69,14 @@ class Terminals(Handle[T_co]):
             return
         async with self:
             try:
-                if not is_async(function):
-                    await self._pipeline.drain(function)
+                if is_async(function):
+                    async for item in self:
+                        await function(item)
                     return
-                async for item in self:
-                    await function(item)
+                async for item in self:  # only the first: an async function is decided on once
+                    refuse_coroutine(function, function(item))
+                    break
+                await self._pipeline.drain(function)
             except StopAsyncIteration as error:
                 raise explained(error) from error
 
@@ -232,10 +236,16 @@ class Terminals(Handle[T_co]):
         """Feed every item to `sink`, then flush and close it.
 
         The sink is closed in any case, so what it has accepted is written even if the stream fails or this call is
-        cancelled. `Sink.send_all` leaves it open. Raises what the stream or the sink raises.
+        cancelled. Only a file that was to be replaced stays as it was then. `Sink.send_all` leaves the sink open.
+
+        Raises what the stream or the sink raises, and TypeError for what is no sink; then the stream stays usable.
 
         **Cancel safety**: an item that the sink has not accepted is gone, and the stream is closed.
         """
+        from yamanote.sinks import Sink  # which is made of streams
+
+        if not isinstance(sink, Sink):
+            raise TypeError(f"sink must be a Sink, not {sink!r}")
         async with self, sink:
             async for item in self:
                 await sink.feed(item)

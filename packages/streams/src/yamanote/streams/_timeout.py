@@ -44,6 +44,9 @@ class Timeout(Fed[T_co]):
         self._expired = False
         return self._item.pop()  # type: ignore[no-any-return]
 
+    def _forget(self) -> None:
+        self._item.clear()
+
     async def _wait(self) -> None:
         if self._expired:
             await self._end(TimeoutError(f"no item came within {self._seconds} seconds"))

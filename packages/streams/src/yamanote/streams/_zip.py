@@ -33,7 +33,7 @@ class Zip(Sequential[tuple[Any, ...]]):
             try:
                 item = await self._sources[number].pull()
             except StopAsyncIteration:
-                if not self._strict:
+                if not self._strict or self._over:  # it has been closed meanwhile
                     raise
                 if items:
                     raise ValueError(f"others[{number - 1}] is shorter than what comes before it") from None

@@ -14,7 +14,7 @@ import asyncio
 from functools import partial
 from typing import Any, TypeVar
 
-from yamanote.runtime import BUDGET, cancel_and_wait, start_task, yield_now
+from yamanote.runtime import BUDGET, cancel_and_wait, shield_wait, start_task, yield_now
 from yamanote.streams._feeder import Feeder
 from yamanote.streams._operator import Operator
 from yamanote.streams._pipeline import Pipeline
@@ -123,10 +123,13 @@ class ZipConcurrently(Operator[T_co]):
             self._exhaust(asyncio.CancelledError())
 
     async def _close(self) -> None:
-        self._over = self._exhausted = True
+        stopped, self._over, self._exhausted = self._over, True, True
         self._wake()
         try:
-            await cancel_and_wait(*self._tasks)
+            if stopped and self._tasks:  # to cancel them again would cut their clean-up short
+                await shield_wait(asyncio.gather(*self._tasks, return_exceptions=True))
+            else:
+                await cancel_and_wait(*self._tasks)
         finally:
             self._round.clear()
             await super()._close()
