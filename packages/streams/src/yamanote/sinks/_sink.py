@@ -186,11 +186,12 @@ class Sink(ABC, Generic[T_contra]):
         >>> from yamanote.runtime import run
         >>> from yamanote.sinks import from_function
         >>> async def main():
-        ...     async with from_function(print).batch(2) as sink:
+        ...     batches = []
+        ...     async with from_function(batches.append).batch(2) as sink:
         ...         await sink.send_all("abc")
+        ...     return batches
         >>> run(main())
-        ['a', 'b']
-        ['c']
+        [['a', 'b'], ['c']]
         """
         from yamanote.sinks._batch import Batch
 

@@ -87,8 +87,8 @@ class LinesCodec:
 
     >>> from yamanote.streams import LinesCodec
     >>> decoder = LinesCodec().decoder()
-    >>> [*decoder.feed(b"one\\r\\ntwo\\nthr"), *decoder.feed(b"ee"), *decoder.finish()]
-    ['one', 'two', 'three']
+    >>> print(*decoder.feed(b"one\\r\\ntwo\\nthr"), *decoder.feed(b"ee"), *decoder.finish())
+    one two three
     """
 
     __slots__ = ("_encoding", "_errors", "_max_length", "_on_too_long")

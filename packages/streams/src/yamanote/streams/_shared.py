@@ -54,7 +54,7 @@ class Hub(Operator[Any]):
         self._context = copy_context()  # not that of the first subscriber, who may have a deadline
         self._feeder: Feeder | None = None  # only while it is at work: both refer to each other
         self._pulling = False
-        self.starved = False
+        self.starved: bool = False
         """Whether somebody has asked for an item for which there was no room."""
         self._ended = False
         self._kept: list[Any] = []
