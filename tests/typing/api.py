@@ -187,6 +187,8 @@ async def tasks() -> None:
     assert_type(handle, JoinHandle[int])
     assert_type(await handle, int)
     assert_type(await spawn(length("a"), length("b")), list[int])
+    assert_type(await spawn(length("a"), on=0), int)
+    assert_type(await spawn(length("a"), shout("b"), on=1), list[int | str])
     assert_type(await spawn_blocking(len, "a"), int)
     assert_type(await map_blocking(len, ["a", "b"]), list[int])
     assert_type(await to_thread(len, "a"), int)
@@ -326,6 +328,7 @@ async def doubles() -> None:
 
 
 assert_type(run(length("a")), int)
+assert_type(run(length("a"), workers=2), int)
 
 
 async def locks() -> None:

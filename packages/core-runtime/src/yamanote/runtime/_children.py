@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from asyncio import CancelledError
+from asyncio import CancelledError, _get_running_loop
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple, Unpack
 
 from yamanote.runtime import _site
 from yamanote.runtime._awaited_by import add_awaiter, discard_awaiter
@@ -24,7 +24,10 @@ from yamanote.runtime._cancel import cancel_and_wait
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._queued import QueuedHandle
 from yamanote.runtime._started import Started
-from yamanote.runtime._task import as_coroutine, make_task, request_cancel
+from yamanote.runtime._task import as_coroutine, make_task, request_cancel, worker_of
+
+if TYPE_CHECKING:
+    from yamanote.runtime._workers import Worker
 
 __all__ = ["Children", "ErrorHandler", "was_taken"]
 
@@ -72,7 +75,7 @@ class Children(ABC):
         self._host: asyncio.Task[Any] | None = None  # who waits for the children, if that is one task
         self._active = 0
         # In the order in which they were started, which is the order in which they are cancelled.
-        self._children: dict[asyncio.Task[Any], JoinHandle[Any]] = {}
+        self._children: dict[asyncio.Future[Any], JoinHandle[Any]] = {}
         self._queue: OrderedDict[QueuedHandle[Any], None] = OrderedDict()  # none that has been aborted
         self._idle: asyncio.Future[None] | None = None
 
@@ -84,21 +87,31 @@ class Children(ABC):
         `eager` is that of `yamanote.runtime.spawn`, for a child that need not wait. In a group that is being cancelled
         the child is cancelled before its first instruction.
 
+        In a runtime with several workers, tasks on all of them may spawn. From another worker than the group's own this
+        goes through the loop of the group, and then nothing starts eagerly; a group that ends meanwhile tells so
+        through the handle.
+
         Awaiting the handle of a failed child raises its error.
 
         Raises TypeError for what cannot be awaited, RuntimeError when the group takes no children, or belongs to
         another loop.
         """
-        coroutine = self._admit(coro, "spawn")
+        loop = _get_running_loop()
+        if loop is not self._loop and self._is_abroad(loop):
+            return self._send(as_coroutine(coro, "spawn"), name, context)
+        coroutine = self._admit(coro, "spawn", loop)
         if self._limit is not None and self._active >= self._limit:
-            return self._enqueue(coroutine, name, context)
+            return self._enqueue(self._queued(coroutine, name, context))
         return self._start(coroutine, name, context, eager)
 
     def try_spawn(
         self, coro: Awaitable[T], /, *, name: str | None = None, context: Context | None = None, eager: bool = False
     ) -> JoinHandle[T] | None:
-        """Like `spawn`, but return None, and close the coroutine, when the limit is reached."""
-        coroutine = self._admit(coro, "try_spawn")
+        """Like `spawn`, but return None, and close the coroutine, when the limit is reached.
+
+        Only on the group's own loop.
+        """
+        coroutine = self._admit(coro, "try_spawn", _get_running_loop())
         if self._limit is not None and self._active >= self._limit:
             coroutine.close()
             return None
@@ -150,8 +163,8 @@ class Children(ABC):
             raise
 
     @abstractmethod
-    def _admit(self, coro: Awaitable[T], method: str) -> Coroutine[Any, Any, T]:
-        """The coroutine of `coro`, if the group takes children here and now."""
+    def _admit(self, coro: Awaitable[T], method: str, loop: asyncio.AbstractEventLoop | None) -> Coroutine[Any, Any, T]:
+        """The coroutine of `coro`, if the group takes children now, and from `loop`, which is running here."""
 
     def _start(
         self,
@@ -162,9 +175,14 @@ class Children(ABC):
         queued: QueuedHandle[T] | None = None,
     ) -> JoinHandle[T]:
         assert self._loop is not None
+        worker: Worker | None = getattr(self._loop, "_yamanote_worker", None)
+        task: asyncio.Future[T]
         self._active += 1  # from its first instruction, which it may run in here
         try:
-            task = make_task(coroutine, self._loop, name, context, eager and not self._aborting)
+            if worker is None or worker.ending or (eager or context is not None if queued is None else queued.pinned):
+                task = make_task(coroutine, self._loop, name, context, eager and not self._aborting)
+            else:
+                task = worker.place(coroutine, name, context)
         except BaseException as error:  # what stops the loop, in a first step
             if queued is None:
                 self._active -= 1
@@ -190,19 +208,56 @@ class Children(ABC):
             task.cancel()
         return handle
 
-    def _enqueue(self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None) -> JoinHandle[T]:
-        assert self._loop is not None
+    def _queued(self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None) -> QueuedHandle[T]:
         # It starts in a callback, whose context is another.
+        pinned = context is not None
         context = copy_context() if context is None else context
-        handle = QueuedHandle(self._loop.create_future(), self._queue, coroutine, name, context)
+        handle = QueuedHandle(asyncio.Future(loop=self._loop), self._queue, coroutine, name, context, pinned)
         if _site.recording:
             _site.remember_site(handle._future)
+        return handle
+
+    def _enqueue(self, handle: QueuedHandle[T]) -> QueuedHandle[T]:
         self._queue[handle] = None
         if self._aborting:
             handle.abort()
         return handle
 
-    def _finished(self, task: asyncio.Task[T], handle: JoinHandle[T] | None = None) -> None:
+    # ---------------------------------------------------------------- from other workers of the runtime
+
+    @abstractmethod
+    def _is_abroad(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether a child that is spawned on `loop` has to be sent to the group's own."""
+
+    def _is_colleague(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether `loop` is that of another worker of the group's runtime."""
+        ours, other = worker_of(self._loop), worker_of(loop)
+        return ours is not None and other is not None and ours.workers is other.workers
+
+    def _send(self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None) -> JoinHandle[T]:
+        assert self._loop is not None
+        handle = self._queued(coroutine, name, context)
+        try:
+            # Its own end goes the same way, so a child that sends another keeps the group open for it.
+            self._loop.call_soon_threadsafe(self._arrived, handle)
+        except RuntimeError:  # closed
+            coroutine.close()
+            raise
+        return handle
+
+    def _arrived(self, handle: QueuedHandle[Any]) -> None:
+        try:
+            _ = self._admit(handle.coroutine, "spawn", self._loop)
+        except RuntimeError as refusal:
+            if not handle._future.done():
+                handle._future.set_exception(refusal)
+            return
+        if self._limit is not None and self._active >= self._limit:
+            self._enqueue(handle)
+        elif not handle._future.done():
+            self._start(handle.coroutine, handle.label, handle.context, False, handle)
+
+    def _finished(self, task: asyncio.Future[T], handle: JoinHandle[T] | None = None) -> None:
         if handle is None:  # else it has ended where it was started
             handle = self._children.pop(task)
             if type(handle) is QueuedHandle:

@@ -23,6 +23,7 @@ from yamanote.runtime._call import Call, calls_of
 from yamanote.runtime._join import _Join
 from yamanote.runtime._scope import CancelScope
 from yamanote.runtime._site import site_of
+from yamanote.runtime._task import worker_of
 from yamanote.runtime._waiter import park
 
 __all__ = ["describe", "dump"]
@@ -38,7 +39,9 @@ _LONGEST = 120
 
 
 def dump(loop: asyncio.AbstractEventLoop | None = None) -> str:
-    """What each unfinished task of `loop`, by default the running one, is doing, in the words of `describe`.
+    """What each unfinished task of `loop` is doing, in the words of `describe`.
+
+    By default the running one, and in a runtime with several workers all of theirs.
 
     Oldest first: they come in the order of their names, and asyncio numbers its tasks ("Task-2" before "Task-10").
     Before them stand those that wait for each other in a ring, and after them the calls in threads of `spawn_blocking`
@@ -59,7 +62,11 @@ def dump(loop: asyncio.AbstractEventLoop | None = None) -> str:
     'snail' sleeps until ...
         ...
     """
-    loop = loop or asyncio.get_running_loop()
+    if loop is None:
+        loop = asyncio.get_running_loop()
+        worker = worker_of(loop)
+        if worker is not None:
+            return "\n".join(f"worker {each.number}: {dump(each.loop)}" for each in worker.workers.all)
     return _look(loop, partial(_dump, loop))
 
 
@@ -101,19 +108,28 @@ def _look(loop: asyncio.AbstractEventLoop, look: Callable[[], str]) -> str:
 
 def _stuck(loop: asyncio.AbstractEventLoop) -> str:
     """What can be told of a loop that does not answer: the calls that its thread is in."""
-    frame = sys._current_frames().get(getattr(loop, "_thread_id", 0))
+    lines = calls_of_thread(getattr(loop, "_thread_id", 0))
+    return "\n".join(["one callback of the loop is running, and keeps its tasks from being asked", *lines])
+
+
+def calls_of_thread(thread: int) -> list[str]:
+    """The calls that a thread is in, a line for each, from the outside in."""
+    frame = sys._current_frames().get(thread)
     lines: list[str] = []
     while frame is not None:
         code = frame.f_code
         lines.insert(0, f"    {code.co_filename}:{frame.f_lineno} in {code.co_qualname}")
         frame = frame.f_back
-    return "\n".join(["one callback of the loop is running, and keeps its tasks from being asked", *lines[-_DEEPEST:]])
+    return lines[-_DEEPEST:]
 
 
 def _dump(loop: asyncio.AbstractEventLoop) -> str:
     tasks = sorted(asyncio.all_tasks(loop), key=_age)
     count = "1 task has" if len(tasks) == 1 else f"{len(tasks)} tasks have"
     lines = [f"{count} not ended, at {loop.time():.3f} on the clock of their loop"]
+    worker = worker_of(loop)
+    if worker is not None and (backlog := len(worker.backlog) + len(worker.pinned)):
+        lines.append(f"{backlog} spawned here or for here, and not started yet")
     for ring in _rings(tasks):
         names = [repr(task.get_name()) for task in ring]
         lines.append("a dead-lock, unless one of them is cancelled: " + " waits for ".join([*names, names[0]]))

@@ -12,7 +12,7 @@ waits for its children comes from outside, and there is nothing to tell apart.
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError, _get_running_loop
+from asyncio import CancelledError
 from collections.abc import Awaitable, Coroutine
 from math import inf
 from types import CoroutineType, TracebackType
@@ -56,7 +56,8 @@ class TaskGroup(Children):
 
     **Cancel safety:** when the host is cancelled, so are the children; its CancelledError goes on when they have ended.
 
-    **Threads:** `cancel` may be called from any thread; everything else belongs to the loop of the block.
+    **Threads:** `cancel` may be called from any thread, and `spawn` by tasks on any worker of the runtime; everything
+    else belongs to the loop of the block.
 
     Raises ValueError for a `limit` below 1 and for an `on_error` that is none of these.
 
@@ -203,14 +204,17 @@ class TaskGroup(Children):
     def _expire(self) -> None:
         self._cancel(DEADLINE_PASSED)
 
-    def _admit(self, coro: Awaitable[T], method: str) -> Coroutine[Any, Any, T]:
+    def _admit(self, coro: Awaitable[T], method: str, loop: asyncio.AbstractEventLoop | None) -> Coroutine[Any, Any, T]:
         coroutine = coro if type(coro) is CoroutineType else as_coroutine(coro, method)
-        if self._state == "open" and _get_running_loop() is self._loop:
+        if self._state == "open" and loop is self._loop:
             return coroutine
         coroutine.close()
         if self._state == "open":
             raise RuntimeError(f"{self!r} belongs to another event loop")
         raise RuntimeError(f"{self!r} takes no children: it is not open")
+
+    def _is_abroad(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        return self._state == "open" and self._is_colleague(loop)
 
     def _reports(self) -> bool:
         return self._on_error not in ("cancel", "collect")

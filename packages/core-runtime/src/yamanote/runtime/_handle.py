@@ -23,7 +23,7 @@ from yamanote.runtime._blocking import spawn_blocking
 from yamanote.runtime._join import JoinError, JoinHandle
 from yamanote.runtime._metrics import RuntimeMetrics, metrics
 from yamanote.runtime._spawn import spawn
-from yamanote.runtime._task import as_coroutine, no_loop, request_cancel, start_task
+from yamanote.runtime._task import as_coroutine, no_loop, request_cancel, start_anywhere
 from yamanote.runtime._waiter import Waiter, refuse_loop_thread
 
 __all__ = ["Handle", "give_up_brought", "refuse_from_now_on"]
@@ -184,7 +184,7 @@ class _Brought(JoinHandle[T]):
         super().__init__(loop.create_future())
         if _site.recording:
             _site.remember_site(self._future)
-        self._task: asyncio.Task[T] | None = None
+        self._task: asyncio.Future[T] | None = None
         self._claim: list[None] = [None]
         self._parked: set[Waiter[Any]] = set()
 
@@ -235,10 +235,10 @@ class _Brought(JoinHandle[T]):
 
     @property
     def name(self) -> str:
-        return "a task that has not started" if self._task is None else self._task.get_name()
+        return "a task that has not started" if self._task is None else JoinHandle(self._task).name
 
     def _includes(self, task: asyncio.Task[Any] | None) -> bool:
-        return self._task is task
+        return self._task is not None and JoinHandle(self._task)._includes(task)
 
     def _start(self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None) -> None:
         loop = self._future.get_loop()
@@ -250,7 +250,7 @@ class _Brought(JoinHandle[T]):
             self._claim.pop()
         except IndexError:  # it has been taken back
             return
-        self._task = task = start_task(coroutine, name=name, context=context)
+        self._task = task = start_anywhere(coroutine, name, context, False, "spawn")
         if (site := getattr(self._future, "_yamanote_site", None)) is not None:  # not this callback
             task._yamanote_site = site  # type: ignore[attr-defined]
         task.add_done_callback(self._ended)
@@ -259,7 +259,7 @@ class _Brought(JoinHandle[T]):
         if self._task is not None:
             request_cancel(self._task, reason)
 
-    def _ended(self, task: asyncio.Task[T]) -> None:
+    def _ended(self, task: asyncio.Future[T]) -> None:
         _brought_to(task.get_loop()).discard(self)
         self._parked.clear()  # an error may refer to who waited, and that to this handle
         future = self._future

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from yamanote.runtime._awaited_by import add_awaiter, discard_awaiter
+from yamanote.runtime._placed import Placed
 from yamanote.runtime._site import site_of
 from yamanote.runtime._task import on_loop, request_cancel
 from yamanote.runtime._waiter import Waiter, park, park_thread
@@ -71,11 +72,12 @@ class JoinHandle(Generic[T_co]):
     def __await__(self) -> Generator[Any, None, T_co]:
         future = self._future
         if not future.done():
-            if future.get_loop() is not _get_running_loop():
-                return (yield from park(self).__await__())
             task = asyncio.current_task()
             if self._includes(task):
                 raise RuntimeError("a task cannot wait for its own end")
+            if future.get_loop() is not _get_running_loop():
+                del task
+                return (yield from park(self).__await__())
             join = _Join(future)
             if add_awaiter is not None:
                 add_awaiter(future, task)
@@ -132,7 +134,8 @@ class JoinHandle(Generic[T_co]):
     def name(self) -> str:
         """The name of the task."""
         future = self._future
-        return future.get_name() if isinstance(future, asyncio.Task) else f"{type(self).__name__}-{id(future)}"
+        name: Callable[[], str] | None = getattr(future, "get_name", None)
+        return f"{type(self).__name__}-{id(future)}" if name is None else name()
 
     @property
     def spawned_at(self) -> str | None:
@@ -181,7 +184,7 @@ class JoinHandle(Generic[T_co]):
 
     def _includes(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether this is the handle of `task`."""
-        return self._future is task
+        return self._future is task or (isinstance(self._future, Placed) and self._future.is_of(task))
 
     def _delivered(self) -> _Delivery:
         delivery = self._delivery

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, final
 
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._join_set import JoinQueue
-from yamanote.runtime._task import as_coroutine, start
+from yamanote.runtime._task import as_coroutine, start_anywhere
 
 __all__ = ["JoinMap"]
 
@@ -65,7 +65,7 @@ class JoinMap(JoinQueue[tuple[K, JoinHandle[T]]], Generic[K, T]):
         except TypeError:
             as_coroutine(coro, "spawn").close()
             raise
-        task = start(coro, name, context, eager, "spawn")
+        task = start_anywhere(coro, name, context, eager, "spawn")
         handle = JoinHandle(task)
         with self._section:
             old = self._handles.pop(key, None)  # the new one goes to the end

@@ -23,7 +23,7 @@ from yamanote.runtime._budget import BUDGET, yield_now
 from yamanote.runtime._cancel import wait_for_end
 from yamanote.runtime._critical import CriticalSection
 from yamanote.runtime._join import JoinHandle
-from yamanote.runtime._task import request_cancel, start
+from yamanote.runtime._task import request_cancel, start_anywhere
 from yamanote.runtime._waiter import Waiter, park
 
 __all__ = ["JoinQueue", "JoinSet"]
@@ -91,7 +91,8 @@ class JoinQueue(Generic[E]):
         # In rounds, for the clean-up of one may spawn another.
         while tasks := [task for task in (*self._running, *self._disowned) if not task.done()]:
             self.abort_all()
-            if asyncio.current_task() in tasks:
+            current = asyncio.current_task()
+            if any(JoinHandle(task)._includes(current) for task in tasks):
                 return
             try:
                 await wait_for_end(tasks)
@@ -173,7 +174,7 @@ class JoinQueue(Generic[E]):
             raise
         return results
 
-    def _add(self, task: asyncio.Task[Any], entry: E) -> None:
+    def _add(self, task: asyncio.Future[Any], entry: E) -> None:
         if task.done():
             self._has_ended(entry)
         else:
@@ -249,7 +250,7 @@ class JoinSet(JoinQueue[JoinHandle[T]], Generic[T]):
         self, coro: Awaitable[T], /, *, name: str | None = None, context: Context | None = None, eager: bool = False
     ) -> JoinHandle[T]:
         """Start a task in the set, as `yamanote.runtime.spawn` does, and return its handle."""
-        task = start(coro, name, context, eager, "spawn")
+        task = start_anywhere(coro, name, context, eager, "spawn")
         handle = JoinHandle(task)
         self._add(task, handle)
         return handle

@@ -106,6 +106,9 @@ class EventLoop(ReceivingLoop):
     True
     """
 
+    _yamanote_worker = None
+    """Who starts what is spawned here, in a runtime with several."""
+
     # What we share with asyncio's own code, and with those who extend it, is not in its public types.
     _ready: deque[Entry]
     _scheduled: list[TimerHandle]
@@ -128,7 +131,7 @@ class EventLoop(ReceivingLoop):
         self._polled = self._looked = 0.0  # when we last polled, and last looked at the clock
         self._is_due = False  # a timer was due when it was made
         self._gave_way = 0.0  # when threads could last take the interpreter lock, in real time
-        self._is_awake = False  # it will look at what is ready before it sleeps
+        self._is_awake = False  # it will look at what is ready before it sleeps, or is about to be woken
         self._timer_numbers = count()
 
     def statistics(self) -> LoopStatistics:
@@ -188,10 +191,16 @@ class EventLoop(ReceivingLoop):
         """Wake the loop for what another thread, or a signal handler, has made ready.
 
         It need not be woken while it runs callbacks: it looks at what is ready after it has ceased to be awake, and
-        whoever calls this has added to it before.
+        whoever calls this has added to it before. Nor by a second one before it has run: it counts as awake from the
+        moment that somebody sets out to wake it.
         """
         if not self._is_awake:
-            super()._write_to_self()  # type: ignore[misc]
+            try:
+                self._is_awake = True
+                super()._write_to_self()  # type: ignore[misc]
+            except BaseException:  # Ctrl-C
+                self._is_awake = False
+                raise
 
     # ------------------------------------------------------------------ doing it
 
@@ -337,6 +346,7 @@ class EventLoop(ReceivingLoop):
 
         It knows nothing of steps that became ready before, and its own poll loses count of cancelled timers.
         """
+        self._is_awake = False
         self._poll()
         ready = self._ready
         for index in range(len(ready)):  # no iterator, because other threads may add to it

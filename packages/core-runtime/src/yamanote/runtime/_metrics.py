@@ -13,7 +13,7 @@ from typing import final
 from yamanote.runtime import _blocking
 from yamanote.runtime._loop import EventLoop, LoopStatistics
 from yamanote.runtime._pool import BlockingPoolStatistics
-from yamanote.runtime._task import spawned_on
+from yamanote.runtime._task import spawned_on, worker_of
 
 __all__ = ["RuntimeMetrics", "metrics", "runtime_metrics"]
 
@@ -21,9 +21,10 @@ __all__ = ["RuntimeMetrics", "metrics", "runtime_metrics"]
 @final
 @dataclass(frozen=True)
 class RuntimeMetrics:
-    """A loop and the blocking pool at one moment. ``later - earlier`` is what has happened in between.
+    """The loop, or loops, of a runtime and the blocking pool at one moment.
 
-    In such a difference the counters are those of the time between; all other figures are those of the later moment.
+    ``later - earlier`` is what has happened in between: its counters are those of that time; all other figures are
+    those of the later moment.
     """
 
     tasks: int
@@ -55,7 +56,7 @@ class RuntimeMetrics:
 
 
 def metrics(loop: asyncio.AbstractEventLoop | None = None) -> RuntimeMetrics:
-    """Figures of `loop`, by default the running one, and of the blocking pool.
+    """Figures of `loop`, by default the running one, and of the blocking pool. Of several workers, the sums.
 
     It looks at each task, so ask once a second rather than once a request.
 
@@ -69,11 +70,27 @@ def metrics(loop: asyncio.AbstractEventLoop | None = None) -> RuntimeMetrics:
     2
     """
     loop = loop or asyncio.get_running_loop()
+    worker = worker_of(loop)
+    loops = [loop] if worker is None else [each.loop for each in worker.workers.all]
     return RuntimeMetrics(
-        tasks=len(asyncio.all_tasks(loop)),
-        spawned=spawned_on(loop),
-        loop=loop.statistics() if isinstance(loop, EventLoop) else None,
+        tasks=sum(len(asyncio.all_tasks(each)) for each in loops),
+        spawned=sum(map(spawned_on, loops)),
+        loop=_together([each.statistics() for each in loops if isinstance(each, EventLoop)]),
         pool=_blocking.shared_pool.statistics(),
+    )
+
+
+def _together(loops: list[LoopStatistics]) -> LoopStatistics | None:
+    if len(loops) < 2:
+        return loops[0] if loops else None
+    return LoopStatistics(
+        turns=sum(loop.turns for loop in loops),
+        polls=sum(loop.polls for loop in loops),
+        steps=sum(loop.steps for loop in loops),
+        busy=sum(loop.busy for loop in loops),
+        slow=sum(loop.slow for loop in loops),
+        ready=sum(loop.ready for loop in loops),
+        timers=sum(loop.timers for loop in loops),
     )
 
 

@@ -7,6 +7,7 @@ Once `shutdown` was called there are no new ones, and it returns when there are 
 from __future__ import annotations
 
 import asyncio
+from _thread import allocate_lock
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Coroutine
 from contextvars import Context
@@ -22,14 +23,18 @@ __all__ = ["PersistentTaskGroup"]
 
 T = TypeVar("T")
 
+_settling = allocate_lock()
+"""For whoever settles on which loop a group belongs to."""
+
 
 @final
 class PersistentTaskGroup(Children):
     """A group that lives as long as a server does: ``group = PersistentTaskGroup()``, ``await group.shutdown()``.
 
     It can be made anywhere, also where no loop runs, and any task of its loop, the one on which it has children, may
-    spawn. Children do not end each other: errors are reported at once, as in a `TaskGroup`, to `on_error`, or with
-    ``"report"`` to the exception handler of the loop. Nothing is kept of a child that has ended.
+    spawn; in a runtime with several workers any task of these. Children do not end each other: errors are reported at
+    once, as in a `TaskGroup`, to `on_error`, or with ``"report"`` to the exception handler of the loop. Nothing is kept
+    of a child that has ended.
 
     As an ``async with`` block it is shut down at the end.
 
@@ -74,7 +79,7 @@ class PersistentTaskGroup(Children):
         """
         idle = self._close(reason)
         if idle is not None:
-            await asyncio.shield(idle)  # others may wait for it too
+            await JoinHandle(idle)  # others may wait for it too
 
     async def __aenter__(self) -> PersistentTaskGroup:
         return self
@@ -88,25 +93,41 @@ class PersistentTaskGroup(Children):
 
     def _close(self, reason: str | None) -> asyncio.Future[None] | None:
         """Cancel the children; return what is done when they have ended. None when there are none, and for a child."""
-        if self._active and _get_running_loop() is not self._loop:
+        loop = _get_running_loop()
+        if loop is not self._loop and self._is_colleague(loop):
+            assert self._loop is not None
+            ended: asyncio.Future[None] = asyncio.Future(loop=self._loop)
+            self._loop.call_soon_threadsafe(self._close_for, ended, reason, asyncio.current_task())
+            return ended
+        if self._active and loop is not self._loop:
             raise RuntimeError(f"{self!r} belongs to another event loop")
+        return self._close_here(reason, asyncio.current_task())
+
+    def _close_for(self, ended: asyncio.Future[None], reason: str | None, caller: asyncio.Task[Any] | None) -> None:
+        """`_close`, for a task on another worker."""
+        idle = self._close_here(reason, caller)
+        if idle is None:
+            ended.set_result(None)
+        else:
+            idle.add_done_callback(lambda _: ended.set_result(None))
+
+    def _close_here(self, reason: str | None, caller: asyncio.Task[Any] | None) -> asyncio.Future[None] | None:
         self._closed = True
         self._abort(reason)
-        if not self._active or asyncio.current_task() in self._children:
+        if not self._active or any(handle._includes(caller) for handle in self._children.values()):
             return None
         if self._idle is None:
             assert self._loop is not None
             self._idle = self._loop.create_future()
         return self._idle
 
-    def _admit(self, coro: Awaitable[T], method: str) -> Coroutine[Any, Any, T]:
+    def _admit(self, coro: Awaitable[T], method: str, loop: asyncio.AbstractEventLoop | None) -> Coroutine[Any, Any, T]:
         coroutine = as_coroutine(coro, method)
-        loop = _get_running_loop()
         if loop is None:
             refusal = no_loop(method)
         elif self._closed:
             refusal = RuntimeError(f"{self!r} takes no children: it has been shut down")
-        elif self._active and loop is not self._loop:
+        elif loop is not self._loop and (self._active or self._is_colleague(loop)):
             refusal = RuntimeError(f"{self!r} belongs to another event loop")
         else:
             self._loop = loop
@@ -114,6 +135,13 @@ class PersistentTaskGroup(Children):
             return coroutine
         coroutine.close()
         raise refusal
+
+    def _is_abroad(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        if self._loop is None:
+            with _settling:  # several workers may bring its first children
+                if self._loop is None:
+                    self._loop = loop
+        return not self._closed and loop is not self._loop and self._is_colleague(loop)
 
     def _leave(self) -> None:
         super()._leave()

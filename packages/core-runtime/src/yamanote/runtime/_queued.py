@@ -25,7 +25,7 @@ T = TypeVar("T")
 class QueuedHandle(JoinHandle[T]):
     """The handle of a child that waits for its turn, or had to."""
 
-    __slots__ = ("context", "coroutine", "label", "queue", "task")
+    __slots__ = ("context", "coroutine", "label", "pinned", "queue", "task")
 
     def __init__(
         self,
@@ -34,13 +34,15 @@ class QueuedHandle(JoinHandle[T]):
         coroutine: Coroutine[Any, Any, T],
         label: str | None,
         context: Context,
+        pinned: bool,
     ) -> None:
         super().__init__(future)
         self.queue = queue
         self.coroutine = coroutine
         self.label = label
         self.context = context
-        self.task: asyncio.Task[T] | None = None
+        self.pinned = pinned  # whether it starts on the group's own loop, in a runtime with several
+        self.task: asyncio.Future[T] | None = None
 
     def __await__(self) -> Generator[Any, None, T]:
         if self.task is None and self._future.cancelled():
@@ -50,7 +52,7 @@ class QueuedHandle(JoinHandle[T]):
     @property
     def name(self) -> str:
         if self.task is not None:
-            return self.task.get_name()
+            return JoinHandle(self.task).name
         return self.label if self.label is not None else "a queued task"
 
     def abort(self, reason: str | None = None) -> None:
@@ -69,7 +71,7 @@ class QueuedHandle(JoinHandle[T]):
         elif not self._future.done():  # in its first step: at its next await, like any task that runs
             self._future.get_loop().call_soon(self._abort, reason)
 
-    def ended(self, task: asyncio.Task[T]) -> None:
+    def ended(self, task: asyncio.Future[T]) -> None:
         future = self._future
         if task.cancelled():
             try:

@@ -25,6 +25,7 @@ P = ParamSpec("P")
 def run(
     main: Awaitable[T],
     *,
+    workers: int = 1,
     loop_factory: Callable[[], AbstractEventLoop] | None = None,
     debug: bool | None = None,
     clock: Clock | None = None,
@@ -43,12 +44,17 @@ def run(
     does, and SystemExit is raised at the end, with the exit status ``128 + signum``. When `main` does not let the
     cancellation through, what it returns or raises counts instead.
 
+    With several `workers`, each is a loop in a thread of its own; `main` runs on the first, in the calling thread. What
+    is spawned starts on whichever is free, and stays there. On free-threaded Python they compute at the same time. A
+    worker that does not end within `shutdown_timeout`, because a call blocks it, is named with where it is, and left
+    behind. KeyboardInterrupt and SystemExit out of a task end the run, whichever worker it is on.
+
     `loop_factory` makes the loop (for instance ``uvloop.new_event_loop``), by default an `EventLoop`, or on Windows
     asyncio's proactor loop; `debug` is asyncio's. `clock` gives the loop another time, from 0 on (for instance
-    ``yamanote.time.VirtualClock()``); that takes an `EventLoop`, or another selector loop of asyncio.
+    ``yamanote.time.VirtualClock()``); that takes an `EventLoop`, or another selector loop of asyncio, and one worker.
 
     Raises what `main` raises, TypeError for what cannot be awaited and for a loop that cannot have a `clock`,
-    RuntimeError where a loop is running, ValueError for `stop_signals` outside of the main thread.
+    RuntimeError where a loop is running, ValueError for `workers` below 1, `stop_signals` outside of the main thread.
 
     >>> from yamanote.runtime import run
     >>> async def answer():
@@ -63,6 +69,7 @@ def run(
                 "run() starts a loop of its own, but one is running in this thread: await the coroutine, or `spawn` it"
             )
         runtime = Runtime(
+            workers=workers,
             loop_factory=loop_factory,
             debug=debug,
             clock=clock,
@@ -81,6 +88,7 @@ def main(function: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, T]: ..
 @overload
 def main(
     *,
+    workers: int = 1,
     loop_factory: Callable[[], AbstractEventLoop] | None = None,
     debug: bool | None = None,
     clock: Clock | None = None,

@@ -15,6 +15,7 @@ from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
 from contextvars import Context, copy_context
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, final
 
@@ -26,6 +27,7 @@ from yamanote.runtime._loop import EventLoop
 from yamanote.runtime._shutdown import abandon, shut_down
 from yamanote.runtime._signals import stop_listening
 from yamanote.runtime._task import as_coroutine, make_task
+from yamanote.runtime._workers import Workers
 
 __all__ = ["Runtime"]
 
@@ -38,6 +40,9 @@ class Runtime:
 
     Tasks live on between the calls, while the loop stands still, and so do the context variables that a call has set.
     At the end of the block `shutdown` ends them. The options are those of `run`, which is the friendlier face.
+
+    With several `workers`, the first is the loop of the calls; the others have threads of their own from the first call
+    on, and go on between the calls.
 
     In the block, a stop signal raises SystemExit where no call is running, as Ctrl-C raises KeyboardInterrupt.
 
@@ -52,7 +57,17 @@ class Runtime:
     (4, 2)
     """
 
-    __slots__ = ("__weakref__", "_clock", "_context", "_interrupts", "_loop", "_process", "_shutdown_timeout", "handle")
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_context",
+        "_interrupts",
+        "_loop",
+        "_process",
+        "_shutdown_timeout",
+        "_workers",
+        "handle",
+    )
 
     handle: Handle
     """The way in from other threads."""
@@ -60,6 +75,7 @@ class Runtime:
     def __init__(
         self,
         *,
+        workers: int = 1,
         loop_factory: Callable[[], AbstractEventLoop] | None = None,
         debug: bool | None = None,
         clock: Clock | None = None,
@@ -70,19 +86,31 @@ class Runtime:
             raise TypeError(f"loop_factory must be a function that makes an event loop, or None, not {loop_factory!r}")
         if clock is not None and not isinstance(clock, Clock):
             raise TypeError(f"clock must be a Clock, or None, not {clock!r}")
+        _require_workers(workers)
+        if workers > 1 and clock is not None:
+            raise ValueError("clock moves the time of one loop, so it goes with workers=1 only")
         signums = as_signals(stop_signals, "stop_signals")
         if signums and not is_main_thread():
             raise ValueError("stop_signals arrive in the main thread only, and this is another one")
         self._shutdown_timeout = _require_seconds("shutdown_timeout", shutdown_timeout)
-        self._loop = loop = (loop_factory or (new_event_loop if clock is None else EventLoop))()
+        make_loop = loop_factory or (new_event_loop if clock is None else EventLoop)
+        self._loop = loop = make_loop()
         self._clock = ExitStack()
+        self._workers: Workers | None = None
+        loops = [loop]
         try:
+            while len(loops) < workers:
+                loops.append(make_loop())
             if debug is not None:
-                loop.set_debug(debug)
+                for each in loops:
+                    each.set_debug(debug)
+            if workers > 1:
+                self._workers = Workers(loops)
             if clock is not None:
                 self._clock.enter_context(clock.patch_loop(loop))
         except BaseException:
-            loop.close()
+            for each in loops:
+                each.close()
             raise
         self._context = copy_context()
         self._interrupts = Interrupts(loop, signums)
@@ -102,6 +130,8 @@ class Runtime:
             self._require_standing("run_until_complete")
             if loop.is_closed():
                 raise shut_down_before()
+            if self._workers is not None:
+                self._workers.start()
             task = make_task(coroutine, loop, context=self._context)
         except BaseException:
             coroutine.close()
@@ -126,7 +156,9 @@ class Runtime:
 
         By default it runs in a copy of the context of the calls. Raises what `Handle.spawn` raises.
         """
-        return self.handle.spawn(coro, name=name, context=self._context.copy() if context is None else context)
+        if context is None:
+            return self._context.copy().run(partial(self.handle.spawn, coro, name=name))
+        return self.handle.spawn(coro, name=name, context=context)
 
     def shutdown(self, timeout: float | None = None) -> None:
         """End everything, in at most `timeout` seconds, by default those of `shutdown_timeout`. Later calls do nothing.
@@ -144,10 +176,10 @@ class Runtime:
             return
         if os.getpid() != self._process:
             # To close it would unregister what the other process has registered. So it must not be collected either.
-            _of_other_processes.append(loop)
+            _of_other_processes.append(loop if self._workers is None else self._workers)
             return
         self._require_standing("shutdown")
-        ending = make_task(shut_down(budget, self._clock.close), loop)
+        ending = make_task(self._end(budget), loop)
         with self._interrupts, self._interrupts.ending():
             try:
                 interruption = self._run_until_done(ending)
@@ -157,6 +189,15 @@ class Runtime:
                     raise interruption
             finally:
                 self._close(ending)
+
+    async def _end(self, timeout: float) -> None:
+        deadline = self._loop.time() + timeout
+        others = (
+            [] if self._workers is None else self._workers.end(timeout)
+        )  # at the same time: they may need each other
+        await shut_down(timeout, self._clock.close)
+        if others:
+            await asyncio.wait(others, timeout=max(0.0, deadline - self._loop.time()))
 
     def __enter__(self) -> Runtime:
         if self._loop.is_closed():
@@ -186,6 +227,8 @@ class Runtime:
 
     def _close(self, ending: asyncio.Task[None] | None) -> None:
         loop = self._loop
+        if self._workers is not None:
+            self._workers.stop()
         self._clock.close()
         abandon(loop, ending)
         stop_listening(loop)
@@ -214,13 +257,20 @@ class Runtime:
         return f"<Runtime {state}>"
 
 
-_of_other_processes: list[AbstractEventLoop] = []
+_of_other_processes: list[AbstractEventLoop | Workers] = []
 
 
 def new_event_loop() -> AbstractEventLoop:
     """The loop of a runtime whose maker did not choose one."""
     # On Windows only the proactor loop has subprocesses and pipes, and ours is made of the selector loop.
     return asyncio.new_event_loop() if sys.platform == "win32" else EventLoop()
+
+
+def _require_workers(workers: int) -> None:
+    if isinstance(workers, bool) or not isinstance(workers, int):
+        raise TypeError(f"workers must be a whole number, not {workers!r}")
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
 
 
 def _require_seconds(argument: str, seconds: float) -> float:

@@ -25,7 +25,7 @@ from typing import Any, final
 from yamanote.runtime._critical import CriticalSection
 from yamanote.runtime._interrupt import as_signals, give_back, is_main_thread
 from yamanote.runtime._scope import CancelScope
-from yamanote.runtime._task import no_loop
+from yamanote.runtime._task import no_loop, worker_of
 from yamanote.runtime._waiter import Waiter, park
 
 __all__ = ["SignalListener", "SignalScope", "handle_signal", "signals", "stop_listening", "wait_for_signal"]
@@ -38,7 +38,8 @@ def signals(*signums: int) -> SignalListener:
     A loop that `run` has not started may notice one that comes just as it falls asleep when something else wakes it.
 
     Raises ValueError and TypeError for what is no signal, or cannot be caught, and RuntimeError unless the running loop
-    is that of the main thread; then nothing has been changed.
+    is that of the main thread, or of another worker of its runtime; then nothing has been changed. Another worker
+    listens as soon as the loop of the main thread comes to it.
 
     >>> import signal
     >>> async def main():
@@ -70,7 +71,7 @@ def handle_signal(*signums: int) -> SignalScope:
     has ended, further signals do nothing.
 
     Raises ValueError and TypeError for what is no signal, or cannot be caught; entering the block raises RuntimeError
-    unless the running loop is that of the main thread.
+    unless the running loop is that of the main thread, or of another worker of its runtime.
 
     >>> import signal
     >>> async def main():
@@ -274,6 +275,9 @@ def _taken_by(loop: asyncio.AbstractEventLoop) -> dict[Signals, _Taken]:
 def _listen(
     loop: asyncio.AbstractEventLoop, signums: tuple[Signals, ...], listener: SignalListener | SignalScope
 ) -> None:
+    if not is_main_thread():
+        loop.call_soon_threadsafe(_listen, loop, signums, listener)
+        return
     taken = _taken_by(loop)
     for signum in signums:
         if signum not in taken:
@@ -312,6 +316,9 @@ def _require_loop(caller: str) -> asyncio.AbstractEventLoop:
     loop = _get_running_loop()
     if loop is None:
         raise no_loop(caller)
-    if not is_main_thread():
-        raise RuntimeError(f"{caller}() needs the event loop of the main thread: signals arrive nowhere else")
-    return loop
+    if is_main_thread():
+        return loop
+    worker = worker_of(loop)
+    if worker is not None and worker.workers.in_main_thread:
+        return worker.workers.all[0].loop
+    raise RuntimeError(f"{caller}() needs the event loop of the main thread: signals arrive nowhere else")

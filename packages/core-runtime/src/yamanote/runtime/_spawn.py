@@ -7,11 +7,24 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Coroutine
 from contextvars import Context
 from itertools import count, repeat
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from yamanote.runtime import _site
+from yamanote.runtime._batch import Batch
 from yamanote.runtime._join import JoinHandle
-from yamanote.runtime._task import as_coroutine, make_task, no_loop, request_cancel, start, tasks_of
+from yamanote.runtime._task import (
+    as_coroutine,
+    make_task,
+    no_loop,
+    request_cancel,
+    start,
+    start_anywhere,
+    tasks_of,
+    worker_of,
+)
+
+if TYPE_CHECKING:
+    from yamanote.runtime._workers import Worker
 
 __all__ = ["spawn"]
 
@@ -23,7 +36,13 @@ T3 = TypeVar("T3")
 
 @overload
 def spawn(  # pyright: ignore[reportOverlappingOverload]  # `spawn(*coros)` is the last one, for any length
-    coro: Awaitable[T], /, *, name: str | None = None, context: Context | None = None, eager: bool = False
+    coro: Awaitable[T],
+    /,
+    *,
+    name: str | None = None,
+    context: Context | None = None,
+    eager: bool = False,
+    on: int | None = None,
 ) -> JoinHandle[T]: ...
 @overload
 def spawn(
@@ -34,6 +53,7 @@ def spawn(
     name: str | None = None,
     context: Context | None = None,
     eager: bool = False,
+    on: int | None = None,
 ) -> JoinHandle[list[T1 | T2]]: ...
 @overload
 def spawn(
@@ -45,13 +65,22 @@ def spawn(
     name: str | None = None,
     context: Context | None = None,
     eager: bool = False,
+    on: int | None = None,
 ) -> JoinHandle[list[T1 | T2 | T3]]: ...
 @overload
 def spawn(
-    *coros: Awaitable[T], name: str | None = None, context: Context | None = None, eager: bool = False
+    *coros: Awaitable[T],
+    name: str | None = None,
+    context: Context | None = None,
+    eager: bool = False,
+    on: int | None = None,
 ) -> JoinHandle[list[T]]: ...
 def spawn(
-    *coros: Awaitable[Any], name: str | None = None, context: Context | None = None, eager: bool = False
+    *coros: Awaitable[Any],
+    name: str | None = None,
+    context: Context | None = None,
+    eager: bool = False,
+    on: int | None = None,
 ) -> JoinHandle[Any]:
     """Start one coroutine, or several, each in a task of its own, and return a handle at once.
 
@@ -62,7 +91,12 @@ def spawn(
     failed, it raises the error of the first in the order of the arguments; the others are reported by the loop's
     exception handler.
 
-    Raises TypeError for what cannot be awaited, RuntimeError where no loop runs.
+    In a runtime with several workers a task starts on whichever is free, in this order where it is one, and stays
+    there. `on` pins it to one, by its number: 0 is that of the runtime's own thread. An eager one starts here, and so
+    does one with a `context`, which no two threads can be in.
+
+    Raises TypeError for what cannot be awaited, RuntimeError where no loop runs, ValueError for a worker that there is
+    not, and for `eager` on another one.
 
     >>> from yamanote.runtime import run, spawn
     >>> async def double(number):
@@ -72,8 +106,8 @@ def spawn(
     >>> run(example())
     [2, 4]
     """
-    if len(coros) == 1:
-        return JoinHandle(start(coros[0], name, context, eager, "spawn"))
+    if len(coros) == 1 and on is None:
+        return JoinHandle(start_anywhere(coros[0], name, context, eager, "spawn"))
     coroutines = []
     try:
         for coro in coros:
@@ -81,14 +115,41 @@ def spawn(
         loop = _get_running_loop()
         if loop is None:
             raise no_loop("spawn")
+        worker = None if on is None else _require_worker(on, loop, eager)
     except BaseException:
         for coro in coros:
             if isinstance(coro, Coroutine):
                 coro.close()
         raise
-    names = repeat(None) if name is None else (f"{name}-{number}" for number in count())
-    tasks = [make_task(coro, loop, label, context, eager) for coro, label in zip(coroutines, names, strict=False)]
-    return _JoinAll(tasks, loop)
+    own = worker_of(loop)
+    labels = repeat(name) if name is None or len(coros) == 1 else (f"{name}-{number}" for number in count())
+    named = zip(coroutines, labels, strict=False)
+    tasks: list[asyncio.Future[Any]]
+    if own is not None and worker is not None and worker is not own:
+        tasks = [own.place_on(worker, coroutine, label, context) for coroutine, label in named]
+    elif on is not None:
+        tasks = [start(coroutine, label, context, eager, "spawn") for coroutine, label in named]
+    elif own is None or own.ending or eager or context is not None or not coroutines:
+        tasks = [make_task(coroutine, loop, label, context, eager) for coroutine, label in named]
+    else:
+        batch = Batch(coroutines, loop, name)
+        own.place_all(batch, len(coroutines))
+        return batch
+    return _JoinAll(tasks, loop) if len(coros) != 1 else JoinHandle(tasks[0])
+
+
+def _require_worker(on: int, loop: asyncio.AbstractEventLoop, eager: bool) -> Worker | None:
+    """The worker of that number; None where the loop is all there is."""
+    if isinstance(on, bool) or not isinstance(on, int):
+        raise TypeError(f"on must be the number of a worker, or None, not {on!r}")
+    own = worker_of(loop)
+    count = 1 if own is None else len(own.workers.all)
+    if not 0 <= on < count:
+        raise ValueError(f"on must be the number of a worker, from 0 to {count - 1}, not {on}")
+    worker = None if own is None else own.workers.all[on]
+    if eager and worker is not own:
+        raise ValueError("on must be the own worker, or None, for an eager task: it starts here")
+    return worker
 
 
 class _JoinAll(JoinHandle[list[Any]]):
@@ -96,7 +157,7 @@ class _JoinAll(JoinHandle[list[Any]]):
 
     __slots__ = ("_left", "_tasks")
 
-    def __init__(self, tasks: list[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, tasks: list[asyncio.Future[Any]], loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop.create_future())
         if _site.recording:
             _site.remember_site(self._future)
@@ -116,10 +177,10 @@ class _JoinAll(JoinHandle[list[Any]]):
 
     @property
     def name(self) -> str:
-        return ", ".join(task.get_name() for task in self._tasks)
+        return ", ".join(JoinHandle(task).name for task in self._tasks)
 
     def _includes(self, task: asyncio.Task[Any] | None) -> bool:
-        return task in self._tasks
+        return any(JoinHandle(each)._includes(task) for each in self._tasks)
 
     def _one_ended(self, _: object = None) -> None:
         self._left -= 1

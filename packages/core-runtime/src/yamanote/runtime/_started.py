@@ -8,11 +8,13 @@ one that is already on its way to somebody who is cancelled goes to the exceptio
 from __future__ import annotations
 
 import asyncio
+from _thread import allocate_lock
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack, final, overload
 
-from yamanote.runtime._join import JoinHandle
+from yamanote.runtime._join import JoinHandle, when_done
+from yamanote.runtime._waiter import TaskWaiter
 
 __all__ = ["Started"]
 
@@ -24,60 +26,76 @@ Ts = TypeVarTuple("Ts")
 class Started(Generic[T]):
     """The first argument of a function that is started with `TaskGroup.start`. To be called once, when it is ready."""
 
-    __slots__ = ("_called", "_failure", "_ready")
+    __slots__ = ("_calls", "_failure", "_section", "_waiter")
 
     def __init__(self) -> None:
-        self._called = False
+        self._calls = [None]  # one element for the one call: the child may run in another thread, as may whom it asks
         self._failure: Exception | None = None
+        self._section = allocate_lock()
         # None when nobody waits any more.
-        self._ready: asyncio.Future[T] | None = asyncio.get_running_loop().create_future()
+        self._waiter: TaskWaiter[T] | None = TaskWaiter()
 
     @overload
     def __call__(self: Started[None]) -> None: ...
     @overload
     def __call__(self, value: T) -> None: ...
     def __call__(self, value: Any = None) -> None:
-        """I am ready: `start` returns `value`. Raises RuntimeError when it has been called before."""
-        if self._called:
-            raise RuntimeError("started() can be called only once")
-        self._called = True
-        if self._ready is not None and not self._ready.done():  # else the child is about to be cancelled
-            self._ready.set_result(value)
+        """I am ready: `start` returns `value`. Raises RuntimeError when it has been called before.
+
+        **Threads:** may be called from any thread.
+        """
+        try:
+            self._calls.pop()
+        except IndexError:
+            raise RuntimeError("started() can be called only once") from None
+        waiter = self._waiter
+        if waiter is not None:  # else the child is about to be cancelled
+            waiter.hand(value)
 
     async def follow(self, function: Callable[[Started[T], Unpack[Ts]], Awaitable[object]], args: tuple[*Ts]) -> None:
         """What the child runs."""
         try:
             await function(self, *args)
         except Exception as error:
-            if self._ready is None or self._ready.done():
-                raise
-            self._failure = error
-            self._ready.set_exception(error)
+            with self._section:  # who waits must not go away in the middle of that
+                waiter = self._waiter
+                if waiter is None or not waiter.claim():
+                    raise
+                self._failure = error
+            waiter.fail(error)
         finally:
+            waiter = None
             del self, function, args  # the error refers to this frame, and they to the error
 
     async def wait_for(self, handle: JoinHandle[None]) -> T:
         """Wait in `start` until the child of `handle` is ready."""
-        ready = self._ready
-        assert ready is not None
-        handle._future.add_done_callback(self._ended)
+        waiter = self._waiter
+        assert waiter is not None
+        if not when_done(handle._future, self._ended):
+            self._ended(handle._future)
         try:
-            return await ready
+            await waiter.future
+            return waiter.result()
         except CancelledError:
-            if self._failure is not None:  # it was on its way here
-                ready.get_loop().call_exception_handler(
-                    {"message": "a child failed, and who has started it was cancelled", "exception": self._failure}
+            with self._section:
+                failure = self._failure
+                self._waiter = None
+            if failure is not None:  # it was on its way here
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "a child failed, and who has started it was cancelled", "exception": failure}
                 )
             raise
         finally:
-            self._ready = self._failure = None
-            del self, ready  # as above
+            self._waiter = self._failure = failure = None
+            del self, waiter, handle  # as above
 
     def _ended(self, child: asyncio.Future[None]) -> None:
-        if self._ready is None or self._ready.done():
+        waiter = self._waiter
+        if waiter is None or not waiter.claim():
             return
         if child.cancelled():
-            error: Exception = JoinHandle(child)._join_error()
+            waiter.fail(JoinHandle(child)._join_error())
+        elif child.done():
+            waiter.fail(RuntimeError("the child ended without having called started()"))
         else:
-            error = RuntimeError("the child ended without having called started()")
-        self._ready.set_exception(error)
+            waiter.fail(RuntimeError("the loop of the child was closed before it was ready"))

@@ -13,10 +13,13 @@ from asyncio import Task, _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from types import CoroutineType
-from typing import Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from yamanote.runtime import _site
 from yamanote.runtime._eager_start import start_now
+
+if TYPE_CHECKING:  # its module needs this one
+    from yamanote.runtime._workers import Worker
 
 __all__ = ["make_task", "start_task"]
 
@@ -54,6 +57,24 @@ def start(
         tasks.add(task)
         task.add_done_callback(tasks.discard, context=tasks.context)
     return task
+
+
+def start_anywhere(
+    awaitable: Awaitable[T], name: str | None, context: Context | None, eager: bool, caller: str
+) -> asyncio.Future[T]:
+    """`start`, or, in a runtime with several workers, what stands for the task that one of them will make.
+
+    Who gives it a context may give the same to another one, and two threads cannot be in it: then it stays here.
+    """
+    worker = worker_of(_get_running_loop())
+    if worker is None or worker.ending or eager or context is not None:
+        return start(awaitable, name, context, eager, caller)
+    return worker.place(as_coroutine(awaitable, caller), name, None)
+
+
+def worker_of(loop: asyncio.AbstractEventLoop | None) -> Worker | None:
+    """Who starts what is spawned on `loop`, in a runtime with several workers."""
+    return getattr(loop, "_yamanote_worker", None)
 
 
 def make_task(

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+
+from yamanote.runtime import EventLoop, run, spawn
+from yamanote.runtime._placed import Placed
+from yamanote.runtime._workers import Worker, Workers
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def two() -> Iterator[list[Worker]]:
+    """Two workers that stand still."""
+    workers = Workers([EventLoop(), EventLoop()])
+    yield workers.all
+    for worker in workers.all:
+        worker.give_up_backlog()
+        worker.loop.run_until_complete(asyncio.sleep(0))
+        worker.loop.close()
+
+
+async def value_of(value: int) -> int:
+    return value
+
+
+def test_a_worker_with_nothing_of_its_own_takes_half_of_anothers_backlog_oldest_first(two: list[Worker]) -> None:
+    owner, thief = two
+    placed = [owner.place(value_of(number), None, None) for number in range(5)]
+    assert thief._take_from_others()
+    assert [each for each, _ in thief.backlog] == placed[:3]
+    assert [each for each, _ in owner.backlog] == placed[3:]
+    assert not owner._take_from_others() or thief.backlog  # and back
+
+
+def test_what_is_pinned_is_not_taken_by_others(two: list[Worker]) -> None:
+    owner, thief = two
+    thief.place_on(owner, value_of(1), None, None)
+    assert not thief._take_from_others()
+    assert len(owner.pinned) == 1
+
+
+def test_one_alone_wakes_nobody_and_the_second_does(two: list[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, other = two
+    woken: list[Worker] = []
+    monkeypatch.setattr(Worker, "wake", lambda self: woken.append(self))
+    assert other._go_idle()
+    owner.place(value_of(1), None, None)
+    assert woken == []
+    owner.place(value_of(2), None, None)
+    assert woken == [other]
+
+
+def test_whoever_wakes_wakes_another_than_itself_and_one_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = Workers([EventLoop() for _ in range(4)])
+    owner, sleeping, sleeping_too, busy = workers.all
+    busy.loop._is_awake = True  # type: ignore[attr-defined]
+    woken: list[Worker] = []
+    monkeypatch.setattr(Worker, "wake", lambda self: woken.append(self))
+    for worker in (sleeping_too, sleeping, busy, owner):
+        assert worker._go_idle()
+    coroutines = [value_of(number) for number in range(2)]
+    for coroutine in coroutines:
+        owner.place(coroutine, None, None)
+    assert woken == [busy, sleeping]
+    for worker in workers.all:
+        worker.give_up_backlog()
+        worker.loop.close()
+
+
+def test_who_goes_idle_while_there_is_a_backlog_does_not(two: list[Worker]) -> None:
+    owner, other = two
+    assert other._go_idle()
+    owner.place(value_of(1), None, None)
+    assert not other._go_idle()
+
+
+def test_it_is_started_once_however_many_try() -> None:
+    started: list[int] = []
+
+    async def work() -> None:
+        started.append(1)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        placed = Placed(work(), loop, None, copy_context())
+        placed.begin(loop)
+        placed.begin(loop)
+        await placed
+
+    run(main())
+    assert started == [1]
+
+
+def test_a_cancellation_before_the_start_closes_the_coroutine() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        coroutine = value_of(1)
+        placed = Placed(coroutine, loop, "name", copy_context())
+        assert placed.get_name() == "name"
+        assert placed.cancel("never mind")
+        assert placed.cancelled()
+        assert not placed.cancel()
+        placed.begin(loop)
+        assert coroutine.cr_frame is None
+
+    run(main())
+
+
+def test_a_cancellation_that_comes_while_it_is_being_started_reaches_the_task_once() -> None:
+    cancelled: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def work() -> None:
+            placed.cancel("while it starts")
+            placed.cancel("again")
+            for _ in range(3):
+                try:
+                    await asyncio.sleep(0.001)
+                except asyncio.CancelledError as error:
+                    cancelled.append(error.args[0])
+
+        placed: Placed[None] = Placed(work(), loop, None, copy_context())
+        placed.begin(loop)
+        await placed
+
+    run(main())
+    assert len(cancelled) == 1
+
+
+def test_a_task_that_cancels_itself_and_ends_keeps_its_value() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def work() -> str:
+            await asyncio.sleep(0)
+            placed.cancel()
+            return "done"
+
+        placed: Placed[str] = Placed(work(), loop, None, copy_context())
+        placed.begin(loop)
+        assert await placed == "done"
+
+    run(main())
+
+
+def test_a_race_between_the_start_and_a_cancellation_has_one_winner() -> None:
+    """On another loop than its own, in the moment in which it is cancelled at home."""
+    ran: list[int] = []
+
+    async def work(number: int) -> None:
+        ran.append(number)
+        await asyncio.sleep(3600)
+
+    async def main() -> None:
+        aim = threading.Barrier(2)
+
+        async def starter(placed: list[Placed[None]]) -> None:
+            loop = asyncio.get_running_loop()
+            for each in placed:
+                aim.wait(PATIENCE)
+                each.begin(loop)
+
+        home = asyncio.get_running_loop()
+        placed = [Placed(work(number), home, None, copy_context()) for number in range(20)]
+        handle = spawn(starter(placed), on=1)
+        for each in placed:
+            aim.wait(PATIENCE)
+            each.cancel()
+        await handle
+        ends = await asyncio.gather(*placed, return_exceptions=True)
+        assert all(isinstance(end, asyncio.CancelledError) for end in ends)
+
+    run(main(), workers=2)
+    assert len(set(ran)) == len(ran)
+
+
+def test_an_end_that_comes_after_its_own_loop_was_closed_is_reported_if_it_is_an_error() -> None:
+    reports: list[dict[str, Any]] = []
+    home = EventLoop()
+
+    async def fail() -> None:
+        raise LookupError
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, report: reports.append(report))
+        Placed(value_of(1), home, None, copy_context()).begin(loop)
+        Placed(fail(), home, None, copy_context()).begin(loop)
+
+    home.close()
+    run(main())
+    assert [type(report["exception"]) for report in reports] == [LookupError]
