@@ -23,6 +23,7 @@ AT_HOME = {
     ("time", "time"): "`yamanote.time` is the area",
     ("futures", "pending"): "`pending` is a future and a stream; neither is the more obvious one",
     ("streams", "pending"): "`pending` is a future and a stream; neither is the more obvious one",
+    ("net", "socket"): "`yamanote.socket` would be taken for the standard module",
     ("server", "main"): "the `main` of a program is the runtime's",
     ("streams", "select"): "`select` waits for the first of several things: the one of futures",
 }

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Hashable
 from typing import Any, Literal, Never, assert_type
 
 import yamanote
-from yamanote import channels, futures, runtime, server, sinks, streams, sync, threads, time
+from yamanote import channels, futures, net, runtime, server, sinks, streams, sync, threads, time
 from yamanote.channels import (
     BroadcastReceiver,
     BroadcastSender,
@@ -20,6 +20,7 @@ from yamanote.channels import (
     spsc_buffer,
 )
 from yamanote.futures import amass, as_completed_safe, gather, gather_safe, join, race, race_ok, select, task_set
+from yamanote.net import socket
 from yamanote.runtime import (
     BlockingPool,
     Clock,
@@ -67,7 +68,7 @@ from yamanote.time import timeout
 
 assert_type(yamanote.channels.__name__, str)
 assert_type([area.__name__ for area in (channels, futures, runtime, server, sinks)], list[str])
-assert_type([area.__name__ for area in (streams, sync, threads, time)], list[str])
+assert_type([area.__name__ for area in (net, streams, sync, threads, time)], list[str])
 
 _ = yamanote.chanel  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -582,3 +583,21 @@ async def one_item_after_another() -> None:
     assert_type(await streams.iter(["a"]).inspect(print).inspect(length).collect(), list[str])
     assert_type(await streams.iter([1]).take_while(bool).skip_while(bool).skip(1).collect(), list[int])
     assert_type(await streams.iter(["a"]).dedup().dedup(key=str.lower).dedup(key=length).collect(), list[str])
+
+
+async def every_socket() -> None:
+    async with await socket.create_server(("127.0.0.1", socket.INADDR_ANY), family=socket.AF_INET) as server:
+        connection, _ = await server.accept()
+        assert_type(connection, socket.socket)
+        assert_type(await connection.recv(10, socket.MSG_PEEK), bytes)
+        assert_type(await connection.recv_into(bytearray(10)), int)
+        assert_type(await connection.sendto(b"", 0, ("127.0.0.1", 9)), int)
+        assert_type(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), int)
+        assert_type(connection.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8), bytes)
+        await connection.sendall("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(socket.socketpair(), tuple[socket.socket, socket.socket])
+    assert_type(await socket.gethostbyname("localhost"), str)
+    assert_type(socket.inet_aton("127.0.0.1"), bytes)
+    family, _, _, _, address = (await socket.getaddrinfo("localhost", 80))[0]
+    with socket.socket(family) as client:
+        await client.connect(address)

@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # what checkers take for true; typing itself would be the
 if TYPE_CHECKING:
     from . import channels as channels
     from . import futures as futures
+    from . import net as net
     from . import runtime as runtime
     from . import server as server
     from . import sinks as sinks
@@ -286,6 +287,7 @@ if TYPE_CHECKING:
 _AREAS = {
     "channels",
     "futures",
+    "net",
     "runtime",
     "server",
     "sinks",
