@@ -2,7 +2,7 @@
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Generator, Hashable
 from typing import Any, Literal, Never, assert_type
 
 import yamanote
@@ -34,6 +34,7 @@ from yamanote.runtime import (
     TaskGroup,
     concurrent_contexts,
     eager,
+    generators,
     lru_cache,
     map_blocking,
     prime,
@@ -330,6 +331,43 @@ async def doubles() -> None:
 
 assert_type(run(length("a")), int)
 assert_type(run(length("a"), workers=2), int)
+
+
+def yielding_length(word: str) -> Generator[Any, Any, int]:
+    yield asyncio.sleep(1)
+    with (yield Lock()()):
+        with generators.scope() as s:
+            assert_type(s.spawn(yielding_length(word), name="again"), JoinHandle[int])
+            assert_type(s.spawn(length(word)), JoinHandle[int])
+        yield s()
+    assert_type(generators.spawn(yielding_length(word)), JoinHandle[int])
+    assert_type(generators.spawn(yielding_length(word), length(word), eager=True), JoinHandle[list[int]])
+    assert_type(generators.spawn(length(word), shout(word)), JoinHandle[list[int | str]])
+    assert_type(generators.spawn(*[yielding_length(word)]), JoinHandle[list[int]])
+    return len(word)
+
+
+async def lengths_of_generators() -> None:
+    assert_type(await generators.coroutine(yielding_length("a")), int)
+    assert_type(await generators.coroutine(yielding_length)("a"), int)
+    assert_type(asyncio.create_task(generators.coroutine(yielding_length("a"))), asyncio.Task[int])
+    assert_type(await generators.map(yielding_length, ["a"]), list[int])
+    assert_type(await generators.map(length, ["a"], limit=2), list[int])
+    with await Lock()() as lock:
+        assert_type(lock, Lock)
+    with await Mutex([1]).lock() as numbers:
+        assert_type(numbers, Guard[list[int]])
+
+
+assert_type(generators.run(yielding_length("a"), debug=True), int)
+assert_type(generators.run(length("a")), int)
+assert_type(generators.main(yielding_length)("a"), int)
+assert_type(generators.main(debug=True)(yielding_length)("a"), int)
+assert_type(generators.main(length)("a"), int)
+with generators.Runtime() as generators_runtime:
+    assert_type(generators_runtime.run_until_complete(yielding_length("a")), int)
+    assert_type(generators_runtime.spawn(yielding_length("a")), JoinHandle[int])
+generators.run(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def locks() -> None:

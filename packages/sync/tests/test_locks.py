@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from yamanote.runtime import BUDGET, park, yield_now
+from yamanote.runtime import BUDGET, generators, park, yield_now
 from yamanote.sync import BoundedSemaphore, KeyedLock, Lock, NestableLock, Semaphore, SemaphoreClosed, WouldBlock
 from yamanote.testing import LeakError, explore_preemptions, no_leaks
 
@@ -96,6 +96,44 @@ async def test_with_and_without_parentheses(make):
     async with lock():
         assert lock.locked()
     assert not lock.locked()
+
+
+@each_lock
+async def test_a_lock_that_is_called_and_awaited_gives_what_to_enter(make):
+    lock = make()
+    taking = lock()
+    assert not lock.locked() and "Acquiring" in repr(taking)
+    with await taking:
+        assert lock.locked()
+    assert not lock.locked()
+
+
+@each_lock
+def test_a_generator_holds_a_lock_in_a_block(make):
+    def work(lock, log, name):
+        with (yield lock()):
+            log.append(f"{name} in")
+            yield
+            log.append(f"{name} out")
+
+    def program():
+        lock, log = make(), []
+        yield generators.spawn(work(lock, log, "a"), work(lock, log, "b"))
+        assert not lock.locked()
+        return log
+
+    assert generators.run(program()) == ["a in", "a out", "b in", "b out"]
+
+
+@each_lock
+async def test_awaiting_a_called_lock_loses_nothing_when_it_is_cancelled(make):
+    lock = make()
+    with await lock():
+        waiting = asyncio.ensure_future(lock())
+        await settled()
+        waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled() and not lock.locked()
 
 
 @each_lock

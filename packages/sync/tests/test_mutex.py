@@ -27,6 +27,27 @@ class Counter:
         self.count = 0
 
 
+async def test_an_awaited_turn_is_entered_without_waiting():
+    mutex = Mutex([])
+    locking = mutex.lock()
+    with await locking as guard:
+        guard.append("first")
+        waiting = asyncio.ensure_future(locking)  # another use of the same one queues anew
+        await settled()
+        assert not waiting.done()
+    with await waiting as guard:
+        assert guard.value == ["first"]
+    assert not mutex.locked()
+    turn = await mutex.lock()
+    with await turn:  # whose turn it is already does not wait for itself
+        waiting = asyncio.ensure_future(turn)  # but it is its turn once
+        await settled()
+        assert mutex.locked() and not waiting.done()
+    with await waiting:
+        pass
+    assert not mutex.locked()
+
+
 async def test_a_mutex_makes_its_contents_or_takes_them():
     for mutex in (Mutex(Counter), Mutex(Counter())):
         async with mutex.lock() as guard:

@@ -219,6 +219,7 @@ if TYPE_CHECKING:
     from .streams import unfold as unfold
     from .streams import zip_concurrently as zip_concurrently
     from .sync import Acquire as Acquire
+    from .sync import Acquiring as Acquiring
     from .sync import AlreadySet as AlreadySet
     from .sync import Barrier as Barrier
     from .sync import BoundedSemaphore as BoundedSemaphore
@@ -300,6 +301,7 @@ _AREAS = {
 # Where each name lives.
 _AREA_OF = {
     "Acquire": "sync",
+    "Acquiring": "sync",
     "AlreadySet": "sync",
     "AsyncContextGroup": "runtime",
     "AsyncDefer": "runtime",
@@ -563,6 +565,7 @@ _AREA_OF = {
 # Without the areas and without the names of builtins: `import *` takes neither `time` nor `map` from anybody.
 __all__ = [
     "Acquire",
+    "Acquiring",
     "AlreadySet",
     "AsyncContextGroup",
     "AsyncDefer",

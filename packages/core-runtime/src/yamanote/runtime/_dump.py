@@ -20,6 +20,7 @@ from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
 from yamanote.runtime._call import Call, calls_of
+from yamanote.runtime._generators import driven_in
 from yamanote.runtime._join import _Join
 from yamanote.runtime._scope import CancelScope
 from yamanote.runtime._site import site_of
@@ -272,7 +273,7 @@ def _calls(awaitable: Any) -> Iterator[FrameType]:
             # that stand for the next link, and keep it to themselves.
             frame, inner = None, _held_by(awaitable)
         if frame is not None:
-            yield frame
+            yield from driven_in(frame) or [frame]
             if inner is None and isinstance(awaitable, GeneratorType):
                 inner = _driven_by(frame)
         if inner is None:

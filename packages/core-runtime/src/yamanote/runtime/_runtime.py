@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from contextvars import Context, copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar, final
+from typing import Any, Self, TypeVar
 
 from yamanote.runtime._clock import Clock
 from yamanote.runtime._handle import Handle, forked, give_up_brought, shut_down_before
@@ -34,7 +34,6 @@ __all__ = ["Runtime"]
 T = TypeVar("T")
 
 
-@final
 class Runtime:
     """An event loop, by hand: ``with Runtime() as runtime: runtime.run_until_complete(main())``, as often as needed.
 
@@ -192,14 +191,13 @@ class Runtime:
 
     async def _end(self, timeout: float) -> None:
         deadline = self._loop.time() + timeout
-        others = (
-            [] if self._workers is None else self._workers.end(timeout)
-        )  # at the same time: they may need each other
+        # At the same time as this loop: they may need each other.
+        others = [] if self._workers is None else self._workers.end(timeout)
         await shut_down(timeout, self._clock.close)
         if others:
             await asyncio.wait(others, timeout=max(0.0, deadline - self._loop.time()))
 
-    def __enter__(self) -> Runtime:
+    def __enter__(self) -> Self:
         if self._loop.is_closed():
             raise shut_down_before()
         self._interrupts.__enter__()

@@ -12,7 +12,7 @@ import sys
 from asyncio import Task, _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
-from types import CoroutineType
+from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from yamanote.runtime import _site
@@ -124,6 +124,8 @@ def as_coroutine(awaitable: Awaitable[T], caller: str) -> Coroutine[Any, Any, T]
     if callable(awaitable):
         label = getattr(awaitable, "__name__", "function")
         advice = f"; call it: {caller}({label}())"
+    elif isinstance(awaitable, GeneratorType):
+        advice = "; for functions that yield what they wait for there is yamanote.runtime.generators"
     raise TypeError(f"{caller}() needs a coroutine or another awaitable, not {awaitable!r}{advice}")
 
 

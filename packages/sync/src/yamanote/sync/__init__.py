@@ -4,6 +4,7 @@ Each primitive serves tasks of any event loop (`async with`, `await`) and plain 
 through one queue, first in, first out. None of them needs a running loop to be made.
 """
 
+from yamanote.sync._acquirable import Acquiring as Acquiring
 from yamanote.sync._acquirable import Held as Held
 from yamanote.sync._acquirable import LockStatistics as LockStatistics
 from yamanote.sync._barrier import Barrier as Barrier
@@ -46,6 +47,7 @@ from yamanote.sync._set_once import SetOnce as SetOnce
 
 __all__ = [
     "Acquire",
+    "Acquiring",
     "AlreadySet",
     "Barrier",
     "BoundedSemaphore",

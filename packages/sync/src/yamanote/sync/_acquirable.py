@@ -7,6 +7,7 @@ given back (`release`). All the forms for tasks and for threads follow from that
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Generator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar, final
@@ -14,7 +15,7 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeVar, final
 from yamanote.runtime import BUDGET, Waiter, park, park_thread, refuse_loop_thread, yield_now
 from yamanote.sync._errors import WouldBlock
 
-__all__ = ["Acquirable", "Held", "LockStatistics"]
+__all__ = ["Acquirable", "Acquiring", "Held", "LockStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,9 @@ class Acquirable(ABC):
     def withdraw(self, waiter: Waiter[Any]) -> None:
         """Forget `waiter`; what it was handed goes to the next."""
 
-    def __call__(self) -> Self:
-        """Itself, for who likes to write `async with lock():`."""
-        return self
+    def __call__(self) -> Acquiring[Self]:
+        """What takes it, awaited or entered: `with (yield lock()):` in a generator, `async with lock():` for tasks."""
+        return Acquiring(self)
 
     async def __aenter__(self) -> None:
         await self.acquire()
@@ -119,6 +120,47 @@ class Acquirable(ABC):
         self.release()
 
 
+A = TypeVar("A", bound=Acquirable)
+
+
+@final
+class Acquiring(Generic[A]):
+    """A lock that is to be taken. Made by calling it.
+
+    ``async with lock():`` is ``async with lock:``. Awaiting it takes the lock, as `acquire` does, and gives what to
+    enter: ``with await lock():``, and ``with (yield lock()):`` in a generator that is run as a coroutine.
+
+    **Cancel safety:** that of `acquire`.
+
+    >>> async def main():
+    ...     lock = Lock()
+    ...     with await lock():
+    ...         return lock.locked()
+    >>> run(main())
+    True
+    """
+
+    __slots__ = ("_thing",)
+
+    def __init__(self, thing: A) -> None:
+        self._thing = thing
+
+    def __await__(self) -> Generator[Any, None, Held[A]]:
+        yield from self._thing.acquire().__await__()
+        return Held(self._thing)
+
+    async def __aenter__(self) -> None:
+        await self._thing.__aenter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._thing.__aexit__(exc_type, exc, traceback)
+
+    def __repr__(self) -> str:
+        return f"<Acquiring {self._thing!r}>"
+
+
 class Releasable(Protocol):
     def release(self) -> None: ...
 
@@ -128,7 +170,10 @@ R = TypeVar("R", bound=Releasable)
 
 @final
 class Held(Generic[R]):
-    """Something that is yours already: the end of the block gives it back. Made by `or_raise()`; enter it once."""
+    """Something that is yours already: the end of the block gives it back.
+
+    Made by `or_raise()`, and by awaiting a lock that is called; enter it once.
+    """
 
     __slots__ = ("_thing",)
 

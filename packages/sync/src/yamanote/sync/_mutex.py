@@ -6,7 +6,7 @@ from the end of its block on, whoever still has a reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar, final, overload
 
@@ -106,7 +106,10 @@ class Mutex(Generic[T]):
 
 @final
 class Locking(Generic[T]):
-    """One use of a mutex: enter it, or select over it. Made by the methods of `Mutex`."""
+    """One use of a mutex: enter it, or select over it. Made by the methods of `Mutex`.
+
+    Awaited, it waits for its turn, and gives what to enter: ``with (yield mutex.lock()) as guard:`` in a generator.
+    """
 
     __slots__ = ("_granted", "_guard", "_mutex")
 
@@ -115,6 +118,12 @@ class Locking(Generic[T]):
     def __init__(self, mutex: Mutex[T], *, granted: bool = False) -> None:
         self._mutex = mutex
         self._granted = granted  # whether it is its turn already
+
+    def __await__(self) -> Generator[Any, None, Locking[T]]:
+        if not self._granted:
+            yield from self._mutex._lock.acquire().__await__()
+        self._granted = False
+        return self.grant()
 
     async def __aenter__(self) -> Guard[T]:
         if self._granted:
