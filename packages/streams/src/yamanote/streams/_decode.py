@@ -19,7 +19,7 @@ from yamanote.runtime import BUDGET, yield_now
 from yamanote.streams._codec import Codec, Decoder
 from yamanote.streams._operator import Operator
 from yamanote.streams._pipeline import Pace, Pipeline, explained
-from yamanote.streams._stages import Stage, add_stage, as_written
+from yamanote.streams._stages import Stage, add_stage, as_written, attach_all, attach_all_last
 
 __all__ = ["Decoded", "decoder_of"]
 
@@ -124,19 +124,13 @@ class Decoded(Operator[T_co]):
             raise RuntimeError(f"{self} is being pulled by another task already")
 
     async def _next_part(self, pace: Pace | None, *, gather: bool = False) -> None:
-        """Attach the stages to the next frames; once, at the end, to nothing.
-
-        To gather is to run them at once, for a terminal that wants everything and in case of an error nothing.
-        """
+        """Attach the stages to the next frames; once, at the end, to nothing."""
         self._pulled = self._started = True
         try:
             left = length_hint(self._budget)
             if any(stage.full for stage in self._stages) or (left and self._ended):
                 self._last = True
-                items: Iterator[Any] = builtins.iter(())
-                for stage in self._stages:
-                    items = stage.attach_last(items)
-                self._part = items
+                self._part = attach_all_last(self._stages)
                 return
             if left:  # the frames were fewer
                 await self._next_piece()
@@ -148,12 +142,7 @@ class Decoded(Operator[T_co]):
             self._pulled = False
         if self._over:  # it has been closed meanwhile
             return
-        items = compress(islice(self._frames, left), self._budget)
-        for stage in self._stages[:-1]:
-            items = stage.attach(items)
-        for stage in self._stages[-1:]:
-            items = builtins.iter(stage.gather(items)) if gather else stage.attach(items)
-        self._part = items
+        self._part = attach_all(self._stages, compress(islice(self._frames, left), self._budget), gather=gather)
 
     async def _next_piece(self) -> None:
         try:

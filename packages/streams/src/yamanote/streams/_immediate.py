@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from yamanote.runtime import BUDGET, yield_now
 from yamanote.streams._arguments import name_of
 from yamanote.streams._pipeline import Pace, Pipeline, explained
-from yamanote.streams._stages import Stage, add_stage, as_written
+from yamanote.streams._stages import Stage, add_stage, as_written, attach_all, attach_all_last
 
 __all__ = ["Immediate"]
 
@@ -111,25 +111,13 @@ class Immediate(Pipeline[T_co]):
         return self._exhausted.reached or any(stage.full for stage in self._stages)
 
     def _next_part(self, size: int, *, gather: bool = False) -> None:
-        """Attach the stages to what comes next; once, at the end, to nothing.
-
-        To gather is to run them at once, for a terminal that wants everything and in case of an error nothing.
-        """
+        """Attach the stages to what comes next; once, at the end, to nothing."""
         self._started = self._turn_due = True
-        items: Iterator[Any]
         if self._ended:
             self._stop()
-            items = builtins.iter(())
-            for stage in self._stages:
-                items = stage.attach_last(items)
-            self._part = items
+            self._part = attach_all_last(self._stages)
             return
-        items = islice(self._source, size)
-        for stage in self._stages[:-1]:
-            items = stage.attach(items)
-        for stage in self._stages[-1:]:
-            items = builtins.iter(stage.gather(items)) if gather else stage.attach(items)
-        self._part = items
+        self._part = attach_all(self._stages, islice(self._source, size), gather=gather)
 
     def _stop(self) -> None:
         self._over = True

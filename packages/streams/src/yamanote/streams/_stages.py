@@ -30,6 +30,8 @@ __all__ = [
     "TakeWhile",
     "add_stage",
     "as_written",
+    "attach_all",
+    "attach_all_last",
     "one_portion",
 ]
 
@@ -236,3 +238,23 @@ def add_stage(stages: list[Stage], stage: Stage) -> None:
         stages.append(stage)
     else:
         stages[-1] = merged
+
+
+def attach_all(stages: list[Stage], items: Iterator[Any], *, gather: bool) -> Iterator[Any]:
+    """The results of all stages for `items`, which are a part of all items.
+
+    To gather is to run them at once, for a terminal that wants everything and in case of an error nothing.
+    """
+    for stage in stages[:-1]:
+        items = stage.attach(items)
+    for stage in stages[-1:]:
+        items = iter(stage.gather(items)) if gather else stage.attach(items)
+    return items
+
+
+def attach_all_last(stages: list[Stage]) -> Iterator[Any]:
+    """The results of all stages when nothing comes any more."""
+    items: Iterator[Any] = iter(())
+    for stage in stages:
+        items = stage.attach_last(items)
+    return items
