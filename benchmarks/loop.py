@@ -13,6 +13,7 @@ from harness import Version, Workload, check, main
 from peers import installed, load
 
 from yamanote.channels import channel
+from yamanote.net import socket as net
 from yamanote.runtime import EventLoop, TaskGroup
 
 uvloop = load("uvloop")
@@ -39,6 +40,8 @@ def workloads(scale: float = 1.0) -> list[Workload]:
         on_each_loop("ping-pong over channels, cap=1", turns, 0.40, ping_pong, turns),
         on_each_loop("tasks that each start and await the next, 1000 deep", depth, 0.60, chain, depth),
         on_each_loop("echo, 16 connections of 1 KiB", rounds * 16, 0.80, echo, 16, rounds),
+        awaiting_sockets("echo with net.socket, 1 connection of 1 KiB", 1, rounds * 16),
+        awaiting_sockets("echo with net.socket, 16 connections of 1 KiB", 16, rounds),
     ]
 
 
@@ -50,6 +53,15 @@ def on_each_loop(
         own = ours if ours is not None and library == "yamanote" else program
         versions[library] = partial(own, *arguments)
     return Workload(name, operations, versions, bar, loops=LOOPS)
+
+
+def awaiting_sockets(name: str, connections: int, rounds: int) -> Workload:
+    versions: dict[str, Version] = {
+        "asyncio": partial(echo, connections, rounds),
+        "asyncio.streams": partial(echo_with_streams, connections, rounds),
+        "yamanote": partial(echo_with_ours, connections, rounds),
+    }
+    return Workload(name, connections * rounds, versions, 0.75, loops=LOOPS)
 
 
 # ------------------------------------------------------------------------------------------- tasks
@@ -154,6 +166,67 @@ async def echo(connections: int, rounds: int) -> None:
         for pair in pairs:
             for sock in pair:
                 sock.close()
+    check(received == connections * rounds, f"{received} messages came back")
+
+
+async def echo_with_ours(connections: int, rounds: int) -> None:
+    pairs = [net.socketpair() for _ in range(connections)]
+    received = 0
+
+    async def serve(sock: net.socket) -> None:
+        while data := await sock.recv(len(MESSAGE)):
+            await sock.sendall(data)
+
+    async def talk(sock: net.socket) -> None:
+        nonlocal received
+        for _ in range(rounds):
+            await sock.sendall(MESSAGE)
+            answer = b""
+            while len(answer) < len(MESSAGE):
+                answer += await sock.recv(len(MESSAGE) - len(answer))
+            received += answer == MESSAGE
+        sock.shutdown(net.SHUT_WR)
+
+    try:
+        await asyncio.gather(*(serve(theirs) for _, theirs in pairs), *(talk(ours) for ours, _ in pairs))
+    finally:
+        for pair in pairs:
+            for sock in pair:
+                sock.close()
+    check(received == connections * rounds, f"{received} messages came back")
+
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def echo_with_streams(connections: int, rounds: int) -> None:
+    pairs = [socket.socketpair() for _ in range(connections)]
+    received = 0
+
+    async def serve(stream: Stream) -> None:
+        reader, writer = stream
+        while data := await reader.read(len(MESSAGE)):
+            writer.write(data)
+            await writer.drain()
+
+    async def talk(stream: Stream) -> None:
+        nonlocal received
+        reader, writer = stream
+        for _ in range(rounds):
+            writer.write(MESSAGE)
+            await writer.drain()
+            answer = await reader.readexactly(len(MESSAGE))
+            received += answer == MESSAGE
+        writer.write_eof()
+
+    streams = [[await asyncio.open_connection(sock=sock) for sock in pair] for pair in pairs]
+    try:
+        await asyncio.gather(*(serve(theirs) for _, theirs in streams), *(talk(ours) for ours, _ in streams))
+    finally:
+        for pair in streams:
+            for _, writer in pair:
+                writer.close()
+                await writer.wait_closed()
     check(received == connections * rounds, f"{received} messages came back")
 
 

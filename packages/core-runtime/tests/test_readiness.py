@@ -8,6 +8,7 @@ import gc
 import os
 import socket as standard
 import threading
+import warnings
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine
 from importlib import import_module
@@ -308,8 +309,6 @@ def test_the_directions_of_a_socket_may_be_on_two_loops(loop_factory: Factory) -
                 await ours.send(b"x")
             with pytest.raises(RuntimeError, match="another task is reading"):
                 await elsewhere.call(ours.recv(10))
-            with pytest.raises(RuntimeError, match="another event loop watches it"):
-                await elsewhere.call(detach(ours))
             while size < len(data):
                 size += len(await theirs.recv(100_000))
             await sending
@@ -329,8 +328,34 @@ def test_the_directions_of_a_socket_may_be_on_two_loops(loop_factory: Factory) -
     on_loop(loop_factory, main)
 
 
-async def detach(sock: socket.socket) -> int:
-    return sock.detach()
+@each_loop
+def test_a_descriptor_is_given_away_from_any_thread(loop_factory: Factory) -> None:
+    async def receive(sock: socket.socket) -> bytes:
+        return await sock.recv(10)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for is_waiting in (True, False):
+            ours, theirs = socket.socketpair()
+            with theirs, Elsewhere(loop_factory) as elsewhere:
+                receiving = await parked(ours.recv(10))
+                if not is_waiting:  # the loop still watches
+                    receiving.cancel()
+                    await asyncio.wait([receiving])
+                before = ours.fileno()
+                taken = await spawn_blocking(ours.detach)
+                with pytest.raises((OSError, CancelledError)):
+                    await receiving
+                await asyncio.sleep(0)
+                assert not is_watched(loop, before) and not is_watched(loop, taken)
+                with pytest.raises(OSError):
+                    os.fstat(before)
+                with socket.socket(fileno=taken) as again:
+                    await theirs.send(b"hello")
+                    assert await elsewhere.call(receive(again)) == b"hello"
+            assert ours.fileno() == ours.detach() == -1
+
+    on_loop(loop_factory, main)
 
 
 @each_loop
@@ -347,6 +372,85 @@ def test_a_socket_outlives_its_loop(loop_factory: Factory) -> None:
     with ours, theirs:
         on_loop(loop_factory, exchange)
         on_loop(loop_factory, exchange)
+
+
+@each_loop
+@pytest.mark.parametrize("is_used_again", [True, False], ids=["used again", "closed"])
+def test_a_loop_that_is_closed_under_a_task_that_waits_leaves_the_socket_to_others(
+    loop_factory: Factory, is_used_again: bool
+) -> None:
+    ours, theirs = socket.socketpair()
+    gone = loop_factory()
+    receiving = gone.run_until_complete(parked(ours.recv(10)))
+    gone.close()
+
+    async def exchange() -> None:
+        await theirs.send(b"hello")
+        assert await ours.recv(10) == b"hello"
+        waiting = await parked(ours.recv(10))
+        receiving.get_coro().close()  # type: ignore[union-attr]  # what was left of it goes, and takes nothing along
+        with pytest.raises(RuntimeError, match="another task is reading"):
+            await asyncio.wait_for(ours.recv(10), 10)
+        waiting.cancel()
+
+    with theirs:
+        if is_used_again:
+            on_loop(loop_factory, exchange)
+        descriptor = ours.fileno()
+        ours.close()
+        with pytest.raises(OSError):
+            os.fstat(descriptor)
+    assert not receiving.done()
+    receiving._log_destroy_pending = False  # type: ignore[attr-defined]  # it is what this is about
+    receiving.get_coro().close()  # type: ignore[union-attr]
+
+
+@each_loop
+def test_a_socket_that_is_closed_while_its_loop_rests_is_closed_with_the_loop(loop_factory: Factory) -> None:
+    async def main() -> None:
+        receiving = await parked(ours.recv(10))
+        receiving.cancel()
+        await asyncio.wait([receiving])
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        loop = loop_factory()
+        loop.run_until_complete(main())
+        descriptor = ours.fileno()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            ours.close()
+            os.fstat(descriptor)  # the loop may run again, and watches it
+            loop.close()
+            del loop
+            gc.collect()
+        assert not said  # it was closed, not forgotten
+        with pytest.raises(OSError):
+            os.fstat(descriptor)
+
+
+def test_of_two_threads_that_close_a_socket_at_once_one_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    detach, inside, both = standard.socket.detach, [], threading.Event()
+
+    def detach_in_steps(sock: standard.socket) -> int:  # as it is without an interpreter lock
+        descriptor = sock.fileno()
+        if descriptor >= 0:
+            inside.append(sock)
+            if len(inside) == 2:
+                both.set()
+            both.wait(0.05)
+            detach(sock)
+        return descriptor
+
+    monkeypatch.setattr(standard.socket, "detach", detach_in_steps)
+    sock, taken = socket.socket(), []
+    threads = [threading.Thread(target=lambda: taken.append(sock.detach())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.close(max(taken))
+    assert min(taken) == -1
 
 
 @each_loop

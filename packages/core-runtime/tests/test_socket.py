@@ -158,6 +158,21 @@ async def test_datagrams_over_udp_tell_who_sent_them() -> None:
         assert await other.recv_into(buffer) == 1
 
 
+@on_each_loop
+async def test_names_are_looked_up_in_a_thread_whatever_they_and_the_socket_are_made_of() -> None:
+    for host in ("localhost", b"localhost", bytearray(b"localhost")):
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            await (await parked(sock.bind((host, 0))))
+            assert sock.getsockname()[0] == "127.0.0.1"
+    try:
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)  # knows no ports
+    except PermissionError:
+        return
+    with raw:
+        await raw.bind(("localhost", 0))
+        assert raw.getsockname()[0] == "127.0.0.1"
+
+
 @unix
 @on_each_loop
 async def test_datagrams_over_a_unix_socket() -> None:
@@ -492,6 +507,27 @@ async def test_sockets_come_from_standard_ones_and_from_descriptors() -> None:
         receiving = await parked(one.recv(10))
         theirs.send(b"hello")
         assert await receiving == b"hello"
+
+
+async def test_a_server_and_a_port_are_two_things() -> None:
+    with pytest.raises(ValueError, match="too many values"):
+        await socket.create_connection(("::1", 80, 0, 0))  # type: ignore[arg-type]
+
+
+def test_a_pair_is_of_the_family_that_the_system_prefers(monkeypatch: pytest.MonkeyPatch) -> None:
+    families = []
+
+    def pair_of_windows(family: int = standard.AF_INET, type: int = 1, proto: int = 0) -> tuple[Any, Any]:
+        if family != standard.AF_INET:
+            raise ValueError("Only AF_INET and AF_INET6 socket address families are supported")
+        families.append(family)
+        return standard.socket(), standard.socket()
+
+    monkeypatch.setattr(standard, "socketpair", pair_of_windows)
+    for pair in (socket.socketpair(), socket.socketpair(socket.AF_INET)):
+        for end in pair:
+            end.close()
+    assert families == [standard.AF_INET] * 2
 
 
 def test_what_is_no_plain_socket_is_refused() -> None:

@@ -6,7 +6,7 @@ Invariant: what needs no file and no network is answered at once; everything els
 from __future__ import annotations
 
 import socket as standard
-from socket import AF_INET, AF_INET6, AddressFamily, SocketKind
+from socket import AF_INET, AF_INET6, SOCK_DGRAM, AddressFamily, SocketKind
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from yamanote.runtime import spawn_blocking
@@ -110,12 +110,15 @@ async def resolve(socket: standard.socket, address: Address) -> Address:
     if not isinstance(address, tuple) or len(address) < 2:
         return address
     host, port, *rest = address
+    if isinstance(host, bytes | bytearray):
+        host = host.decode("ascii", "replace")
     if not isinstance(host, str) or not isinstance(port, int) or _is_plain(host):
         return address
     family = socket.family
     if family not in (AF_INET, AF_INET6):
         return address
-    found = (await getaddrinfo(host, port, family, socket.type, socket.proto))[0][4]
+    # Of any type: what is asked for is a host, and there are sockets whose types know no ports.
+    found = (await getaddrinfo(host, port, family, SOCK_DGRAM))[0][4]
     # An IPv6 address ends with a flow and a scope. Its host may name the scope, too: "fe80::1%eth0".
     return (*found[:2], *rest[:1], *(rest[1:] or found[3:])) if rest else found
 

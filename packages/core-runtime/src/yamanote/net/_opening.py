@@ -34,7 +34,10 @@ def socketpair(family: int | None = None, type: int = standard.SOCK_STREAM, prot
     >>> run(example())
     b'ping'
     """
-    one, other = standard.socketpair(family, type, proto)
+    if family is None:  # which is not the default everywhere
+        one, other = standard.socketpair(type=type, proto=proto)
+    else:
+        one, other = standard.socketpair(family, type, proto)
     return adopt(one), adopt(other)
 
 
@@ -77,9 +80,10 @@ async def create_connection(
     >>> run(example())
     True
     """
+    host, port = address
     errors: list[OSError] = []
     try:
-        for family, type, proto, _, found in await getaddrinfo(*address, type=standard.SOCK_STREAM):
+        for family, type, proto, _, found in await getaddrinfo(host, port, type=standard.SOCK_STREAM):
             try:
                 return await _connect(socket(family, type, proto), source_address, found)
             except OSError as error:

@@ -17,7 +17,7 @@ import socket as standard
 from asyncio import AbstractEventLoop, Future, _get_running_loop, get_running_loop
 from collections.abc import Callable
 from errno import EBADF
-from functools import partial
+from threading import RLock
 from typing import Literal, TypeAlias, TypeVar, TypeVarTuple
 
 from yamanote.runtime import BUDGET, yield_now
@@ -31,8 +31,16 @@ Direction: TypeAlias = Literal["reading", "writing"]
 READING: Literal["reading"] = "reading"
 WRITING: Literal["writing"] = "writing"
 
-_process = object()
-"""Another one in each forked child. Parent and child share what the parent's loops watch: the child leaves it alone."""
+_forks = 0
+"""Between this process and the first one. Parent and child share what the parent's loops watch: the child leaves it
+alone. A small number, because two threads that read the same object hinder each other, all others.
+"""
+
+
+_taking = RLock()  # a signal handler or a finalizer may close another one meanwhile
+"""Held while a descriptor is taken away. On free-threaded builds `detach` is not atomic: of two threads that close a
+socket at once, both would get the number, and the second would close whose it is by then.
+"""
 
 
 class Readiness:
@@ -61,7 +69,7 @@ class Readiness:
         watch = self.claim(direction)
         try:
             while True:
-                await self.ready(watch)
+                await watch.begin(self._socket)
                 try:
                     return function(*args)
                 except BlockingIOError:
@@ -83,7 +91,7 @@ class Readiness:
             self._refuse(direction)
         loop = get_running_loop()
         watch = self._watches.get((direction, loop))
-        if watch is None or watch.process is not _process:
+        if watch is None or watch.forks != _forks:
             watch = Watch(direction, loop, self._watches)
         # `setdefault` is atomic on every build of CPython: of two threads, one finds the watch of the other.
         while self._claims.setdefault(direction, watch) is not watch:
@@ -91,17 +99,18 @@ class Readiness:
         return watch
 
     def _refuse(self, direction: Direction) -> None:
-        """Raise RuntimeError, if the task that has the direction is there at all."""
+        """Raise RuntimeError, if a task that can still go on has the direction."""
         watch = self._claims.get(direction)
         if watch is None:
             return
-        if watch.process is _process:
+        if watch.is_alive():
             raise RuntimeError(f"another task is {direction} already: {describe(self._socket)}")
-        self.release(watch)  # its task lives in the process that this one was forked from
+        self.release(watch)
 
     def release(self, watch: Watch) -> None:
         """Let others have the direction."""
-        if self._claims.get(watch.direction) is watch:  # in a forked child, it may be somebody else's by now
+        watch.pause()
+        if self._claims.get(watch.direction) is watch:  # one that is not alive may have lost it to somebody else
             del self._claims[watch.direction]
 
     async def ready(self, watch: Watch) -> None:
@@ -113,39 +122,41 @@ class Readiness:
 
     def close(self) -> None:
         """Close the socket; whoever waits for it gets an error. From any thread."""
-        socket = self._socket
-        name = describe(socket) if self._watches else ""
-        descriptor = socket.detach()
+        name = describe(self._socket) if self._claims else ""
+        with _taking:
+            descriptor = self._socket.detach()
         if descriptor < 0:
             return
-        watches = self._watches.copy()
-        if watches:
-            held = standard.socket(socket.family, socket.type, socket.proto, descriptor)
-            _let_go([*watches.values()], held, name or describe(held), close=True)
+        if self._watches:
+            _let_go([*self._watches.copy().values()], _Held(descriptor), name)
         else:
             standard.close(descriptor)
 
     def detach(self) -> int:
-        """Give the descriptor away, open; whoever waits for it gets an error. In the thread of their loop only."""
+        """Give the descriptor away, open; whoever waits for it gets an error. From any thread."""
+        name = describe(self._socket) if self._claims else ""
+        with _taking:
+            descriptor = self._socket.detach()
         watches = [*self._watches.copy().values()]
-        name = describe(self._socket)
-        if not all(watch.is_here() for watch in watches):
-            raise RuntimeError(f"another event loop watches it: close it, or detach it there: {name}")
-        descriptor = self._socket.detach()
-        for watch in watches:
-            watch.end(name)
-        return descriptor
+        if descriptor < 0 or all(watch.is_here() for watch in watches):
+            _let_go(watches, None, name)
+            return descriptor
+        held = _Held(descriptor)
+        try:
+            return standard.dup(descriptor)
+        finally:
+            _let_go(watches, held, name)
 
     def __del__(self) -> None:
         # Dropped: the loops let go of it first, and then the standard socket closes itself, with a warning.
         if self._watches:
-            _let_go([*self._watches.values()], self._socket, "", close=False)
+            _let_go([*self._watches.values()], self._socket, "")
 
 
 class Watch:
     """One direction of a socket on one loop. It does not keep the socket alive: the loop keeps it."""
 
-    __slots__ = ("_descriptor", "_future", "_loop", "_watches", "direction", "process")
+    __slots__ = ("_descriptor", "_future", "_loop", "_watches", "direction", "forks")
 
     def __init__(
         self,
@@ -153,7 +164,7 @@ class Watch:
         loop: AbstractEventLoop,
         watches: dict[tuple[Direction, AbstractEventLoop], Watch],
     ) -> None:
-        self.process = _process
+        self.forks = _forks
         self.direction: Direction = direction
         self._loop = loop
         self._watches = watches
@@ -171,19 +182,23 @@ class Watch:
     def pause(self) -> None:
         """Nobody waits for now."""
         self._future = None
-        if self.direction == WRITING:  # nearly always possible: the next notice would come at once
+        if self._descriptor >= 0 and self.direction == WRITING:  # nearly always possible: it would be told at once
             self._unwatch()
 
     def end(self, name: str) -> None:
         """Have the loop let go of the descriptor, and tell the task that waits that the socket is closed."""
         self._unwatch()
         future = self._future
-        if future is not None and self.process is _process and not future.done():
+        if future is not None and self.is_alive() and not future.done():
             future.set_exception(_closed(name))
 
+    def is_alive(self) -> bool:
+        """Whether a task can still wait: not where the loop is closed, or was the parent's before a fork."""
+        return self.forks == _forks and not self._loop.is_closed()
+
     def is_here(self) -> bool:
-        """Whether it can be ended at once: it is of the running loop, or its loop does nothing any more."""
-        return self._loop is _get_running_loop() or self.process is not _process or self._loop.is_closed()
+        """Whether it can be ended at once."""
+        return self._loop is _get_running_loop() or not self.is_alive()
 
     def call_there(self, function: Callable[[*Ts], None], *args: *Ts) -> bool:
         """Call `function` in the thread of the loop; false if the loop is closed."""
@@ -221,7 +236,7 @@ class Watch:
             return
         self._descriptor = -1
         self._watches.pop((self.direction, self._loop), None)
-        if self.process is not _process or self._loop.is_closed():
+        if not self.is_alive():
             return
         if self.direction == READING:
             self._loop.remove_reader(descriptor)
@@ -236,21 +251,37 @@ class Watch:
             future.set_result(None)
 
 
-def _let_go(watches: list[Watch], held: standard.socket, name: str, *, close: bool) -> None:
-    """End the watches, each in the thread of its loop, one after the other; then close."""
+class _Held:
+    """The descriptor of a socket that was closed. If the loop ends before it has let go, dropping this closes it."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            standard.close(descriptor)
+
+    __del__ = close
+
+
+def _let_go(watches: list[Watch], held: _Held | standard.socket | None, name: str) -> None:
+    """End the watches, each in the thread of its loop, one after the other; then close what was held, or drop it."""
     while watches:
         watch = watches[-1]
         if watch.is_here():
             watch.end(name)
-        elif watch.call_there(partial(_let_go, watches, held, name, close=close)):
+        elif watch.call_there(_let_go, watches, held, name):
             return
         watches.pop()
-    if close:
+    if isinstance(held, _Held):
         held.close()
 
 
 def _closed(name: str) -> OSError:
-    return OSError(EBADF, f"closed while a task waited for it: {name}")
+    return OSError(EBADF, f"closed while a task waited for it: {name or 'a socket'}")
 
 
 def describe(socket: standard.socket) -> str:
@@ -259,8 +290,9 @@ def describe(socket: standard.socket) -> str:
 
 
 def _forget_parent() -> None:
-    global _process
-    _process = object()
+    global _forks, _taking
+    _forks += 1
+    _taking = RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -174,9 +174,10 @@ class socket:
         self._readiness.close()
 
     def detach(self) -> int:
-        """Close this object without closing the descriptor, and return that; -1 if it was closed.
+        """Close this object without closing the connection, and return its descriptor; -1 if it was closed.
 
-        A task that waits gets OSError (EBADF). Raises RuntimeError while one on another event loop waits.
+        A task that waits gets OSError (EBADF). May be called from any thread. Where another event loop has still to let
+        go of the descriptor, a duplicate is returned, so that nobody is mistaken for somebody else.
         """
         return self._readiness.detach()
 
@@ -255,7 +256,7 @@ class socket:
                 while True:
                     await self._readiness.give_way()
                     try:
-                        sent = send(rest[done:], flags)
+                        sent = send(rest[done:] if done else rest, flags)
                     except BlockingIOError:
                         await self._readiness.ready(watch)
                         continue
