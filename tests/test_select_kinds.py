@@ -58,6 +58,7 @@ from yamanote.sync import (
     SetOnce,
     VersionedCell,
 )
+from yamanote.threads import ThreadsafeState
 from yamanote.time import (
     DelayQueue,
     DelayQueueClosed,
@@ -324,6 +325,14 @@ async def lock() -> AsyncIterator[Case]:
         lock.try_acquire()
 
 
+@kind(queues=True, anywhere=True)
+async def lock_that_is_called() -> AsyncIterator[Case]:
+    lock = Lock()
+    with lock.or_raise():
+        yield Case(lambda: lock(), lock.release, take=lambda: none(lock()), release=lambda _: lock.release())
+        lock.try_acquire()
+
+
 async def none(awaitable: Awaitable[object]) -> None:
     await awaitable
 
@@ -511,6 +520,27 @@ async def set_once() -> AsyncIterator[Case]:
 async def cell() -> AsyncIterator[Case]:
     cell = VersionedCell(0)
     yield Case(lambda: cell.when(lambda now: now.value > 0), lambda: cell.set(1), 1)
+
+
+@kind(anywhere=True, stays=True)
+async def state_until() -> AsyncIterator[Case]:
+    state = ThreadsafeState(0)
+
+    def fail() -> None:
+        state.set_value(-1)
+
+    def is_one(value: int) -> bool:
+        if value < 0:
+            raise LookupError("negative")
+        return value == 1
+
+    yield Case(lambda: state.wait_until(is_one), lambda: state.set_value(1), 1, fail=fail, error=LookupError)
+
+
+@kind(anywhere=True, fades=True)
+async def state_that_changes() -> AsyncIterator[Case]:
+    state = ThreadsafeState(0)
+    yield Case(state.wait, lambda: state.set_value(1), 1)
 
 
 # ---------------------------------------------------------------------------------------------- runtime

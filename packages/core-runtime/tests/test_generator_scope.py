@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from asyncio import CancelledError
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from yamanote.runtime import JoinError, TaskGroup
+from yamanote.runtime import JoinError, TaskGroup, finish_within
 from yamanote.runtime.generators import Scope, coroutine, map, run, scope, spawn
 from yamanote.testing import explore_cancellations
 
@@ -228,7 +230,10 @@ def test_many_scopes_one_after_the_other_leave_nothing_in_the_generator() -> Non
         for _ in range(10):
             with scope() as s:
                 s.spawn(coroutine(Child().run(0)))
+            with scope() as t:
+                t.spawn(coroutine(Child().run(0)))
             yield s()
+            yield t()
             seen.add(len(s._callers))
         return seen
 
@@ -355,17 +360,75 @@ def test_misuse_is_refused_with_advice() -> None:
         yield s()
         with pytest.raises(RuntimeError, match="only once"):
             s.__enter__()
-        with scope() as t:
-            t.spawn(asyncio.sleep(0.01))
-        first = spawn(t())
-        yield
-        with pytest.raises(RuntimeError, match="already"):
-            yield t()
-        yield first
 
     run(program())
     with pytest.raises(RuntimeError, match="in a generator"):
         scope().__enter__()
+
+
+@pytest.mark.parametrize("worker", [0, 1], ids=["same worker", "other worker"])
+def test_only_the_task_that_opened_a_scope_can_wait_for_it(worker: int) -> None:
+    def program() -> Yields:
+        child = Child()
+        with scope() as s:
+            s.spawn(child.run())
+            yield
+        with pytest.raises(RuntimeError, match="only in the task that has opened it"):
+            yield finish_within(5, spawn(s(), on=worker))
+        assert child.state == "running"
+        s.cancel()
+        yield finish_within(60, s())
+        return child.state
+
+    assert run(program(), workers=2) == "ended"
+
+
+def test_a_callee_may_wait_for_the_scope_of_its_caller() -> None:
+    def finish(s: Scope) -> Yields:
+        yield s()
+
+    def program() -> Yields:
+        children = [Child() for _ in range(3)]
+        for child in children:
+            with scope() as s:
+                s.spawn(child.run(0.01))
+            yield finish(s)
+        with scope() as last:
+            pass
+        yield last()
+        return [child.state for child in children], last._callers
+
+    assert run(program()) == (["ended"] * 3, [])
+
+
+def test_a_scope_on_each_of_very_many_levels_costs_as_much_as_in_one() -> None:
+    scopes: list[Scope] = []
+
+    class Watched(list[Any]):
+        looks = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            Watched.looks += 1
+            return super().__getitem__(key)
+
+        def __iter__(self) -> Any:
+            raise AssertionError("a search through all levels")
+
+        __contains__ = remove = index = __iter__  # type: ignore[assignment]
+
+    def level(number: int) -> Yields:
+        with scope() as s:
+            s._callers = watched
+            watched.append(s)
+            if number:
+                yield level(number - 1)
+        yield s()
+        scopes.append(s)
+
+    watched = Watched()
+    depth = 3 * sys.getrecursionlimit()
+    run(level(depth))
+    assert len(scopes) == depth + 1 and not watched and Watched.looks <= 3 * len(scopes)
 
 
 def test_a_plain_function_may_enter_a_scope_for_its_generator() -> None:
@@ -381,6 +444,49 @@ def test_a_plain_function_may_enter_a_scope_for_its_generator() -> None:
         return child.state, isinstance(s, TaskGroup)
 
     assert run(program()) == ("ended", True)
+
+
+def test_a_scope_that_a_context_manager_or_a_delegate_entered_is_its_generator_s() -> None:
+    @contextmanager
+    def one_child(child: Child) -> Iterator[Scope]:
+        with scope() as s:
+            s.spawn(child.run(0.01))
+            yield s
+
+    def delegate(child: Child) -> Yields:
+        with one_child(child):
+            yield
+
+    def owner(children: list[Child]) -> Yields:
+        with one_child(children[0]):
+            pass
+        yield from delegate(children[1])
+
+    def program() -> Yields:
+        children = [Child(), Child()]
+        yield owner(children)
+        return [child.state for child in children]
+
+    assert run(program()) == ["ended", "ended"]
+
+
+def test_children_on_other_workers_may_spawn_into_the_scope() -> None:
+    def program() -> Yields:
+        log: list[int] = []
+
+        def child(number: int) -> Yields:
+            yield
+            if number:
+                s.spawn(child(number - 1))
+            log.append(number)
+
+        with scope() as s:
+            for _ in range(8):
+                s.spawn(child(3))
+        yield s()
+        return sorted(log)
+
+    assert run(program(), workers=4) == sorted([0, 1, 2, 3] * 8)
 
 
 def test_an_eager_child_that_opens_a_scope_has_it_for_itself() -> None:

@@ -358,6 +358,19 @@ def test_an_unsupported_value_is_a_type_error_at_that_yield_and_nothing_else(tar
     assert run(program()) == 4
 
 
+def test_a_value_that_cannot_even_be_shown_is_a_type_error_at_that_yield_too() -> None:
+    class Shy:
+        def __repr__(self) -> str:
+            raise ArithmeticError
+
+    def program() -> Yields:
+        with pytest.raises(TypeError, match=r"cannot yield <.+Shy object at"):
+            yield Shy()
+        return (yield double(1))
+
+    assert run(program()) == 2
+
+
 def test_a_type_error_of_what_is_awaited_is_left_alone() -> None:
     class Broken:
         def __await__(self) -> Any:
@@ -634,6 +647,8 @@ async def test_a_coroutine_of_a_generator_goes_wherever_coroutines_go() -> None:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(doubling(1))
     assert task.result() == 2
+    if sys.version_info >= (3, 12):
+        assert inspect.iscoroutinefunction(doubling)
     for wrong in (5, len, value_of, [1]):
         with pytest.raises(TypeError, match="needs a generator"):
             coroutine(wrong)  # type: ignore[call-overload]  # pyright: ignore

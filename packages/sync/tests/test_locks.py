@@ -109,6 +109,27 @@ async def test_a_lock_that_is_called_and_awaited_gives_what_to_enter(make):
 
 
 @each_lock
+def test_a_lock_that_is_called_is_entered_by_plain_threads_as_it_is(make):
+    lock = make()
+    with lock():
+        assert lock.locked()
+    assert not lock.locked()
+
+
+@each_lock
+async def test_a_lock_that_is_called_can_be_selected_as_it_is(make):
+    lock = make()
+    await park(lock())
+    assert lock.locked()
+    waiting = asyncio.create_task(park(lock()))
+    await settled()
+    lock.release()
+    waiting.cancel()  # it has the lock by now: that goes back
+    await asyncio.wait([waiting])
+    assert not lock.locked()
+
+
+@each_lock
 def test_a_generator_holds_a_lock_in_a_block(make):
     def work(lock, log, name):
         with (yield lock()):

@@ -8,7 +8,7 @@ It is a `TaskGroup` whose end comes in two steps: the body ends with the block, 
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+from asyncio import CancelledError, current_task
 from collections.abc import Awaitable, Generator
 from contextlib import suppress
 from contextvars import Context
@@ -81,19 +81,21 @@ class Scope(TaskGroup, Owed):
 
         **Cancel safety:** when it is cancelled, so are the children; the cancellation goes on when they have ended.
 
-        Raises RuntimeError in front of the block, inside of it, and while somebody else waits.
+        Raises RuntimeError in front of the block, inside of it, and in another task.
         """
         if not self._left:
             raise RuntimeError(f"{self!r} has to be waited for behind its block")
-        if self._idle is not None:
-            raise RuntimeError(f"somebody waits for {self!r} already")
         if self._state != "open":
             return
+        if current_task() is not self._host:
+            raise RuntimeError(f"{self!r} can be waited for only in the task that has opened it")
         try:
             await self._wait()
         finally:
-            if self in self._callers:
-                self._callers.remove(self)
+            # From the end: its generator may be the last of very many. What stays below one that is open goes later.
+            callers = self._callers
+            while callers and isinstance(last := callers[-1], Scope) and last._state != "open":
+                callers.pop()
 
     async def settle(self, error: BaseException | None) -> None:
         """The generator has ended: `__call__`, in its place."""

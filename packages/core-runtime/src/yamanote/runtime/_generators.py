@@ -45,8 +45,8 @@ Callers: TypeAlias = "list[GeneratorType[Any, Any, Any] | Owed]"
 
 async def drive(generator: GeneratorType[Any, Any, T]) -> T:
     """Run a generator that yields what it waits for: None for one turn, an awaitable, or another such generator."""
-    if (refusal := _refusal(generator)) is not None:
-        raise refusal
+    if generator.gi_suspended or generator.gi_frame is None:
+        raise _refusal(generator)
     callers: Callers = []
     running: GeneratorType[Any, Any, Any] = generator
     value: Any = None
@@ -67,7 +67,9 @@ async def drive(generator: GeneratorType[Any, Any, T]) -> T:
                     await yield_now()
                 elif type(target) is not GeneratorType or target.gi_code.co_flags & CO_ITERABLE_COROUTINE:
                     value = await target  # pyright: ignore[reportGeneralTypeIssues]
-                elif (error := _refusal(target)) is None:
+                elif target.gi_suspended or target.gi_frame is None:
+                    error = _refusal(target)
+                else:
                     callers.append(running)
                     running = target
             except GeneratorExit:
@@ -76,7 +78,7 @@ async def drive(generator: GeneratorType[Any, Any, T]) -> T:
             except BaseException as failure:
                 error = _without_driver(failure)
                 if type(failure) is TypeError and not inspect.isawaitable(target):
-                    error = TypeError(_advice(target))
+                    error = _unsupported(target)
             continue
         # It has ended: back to its caller, when nothing is owed any more.
         while callers:
@@ -140,12 +142,10 @@ def driven_in(frame: FrameType) -> list[FrameType]:
     return frames
 
 
-def _refusal(generator: GeneratorType[Any, Any, Any]) -> BaseException | None:
-    """An error for a generator that somebody else runs, or has run."""
-    if generator.gi_suspended or generator.gi_running or generator.gi_frame is None:
-        name = generator.__qualname__
-        return RuntimeError(f"{name}() runs already, or has ended: call the function again, for another generator")
-    return None
+def _refusal(generator: GeneratorType[Any, Any, Any]) -> RuntimeError:
+    """The error for a generator that somebody else runs, or has run."""
+    name = generator.__qualname__
+    return RuntimeError(f"{name}() runs already, or has ended: call the function again, for another generator")
 
 
 def _without_driver(error: BaseException) -> BaseException:
@@ -161,12 +161,17 @@ def _close(stack: Sequence[GeneratorType[Any, Any, Any] | Owed]) -> None:
             closing.callback(each.close)
 
 
-def _advice(target: object) -> str:
-    text = f"a generator that is run as a coroutine cannot yield {target!r}"
+def _unsupported(target: object) -> TypeError:
+    """The error for what nobody can wait for."""
+    try:
+        text = repr(target)
+    except Exception:  # it is the generator that is to have an error, not its driver
+        text = object.__repr__(target)
+    text = f"a generator that is run as a coroutine cannot yield {text}"
     if inspect.isasyncgen(target):
-        return f"{text}: to take the next item, yield anext(...) of it"
+        return TypeError(f"{text}: to take the next item, yield anext(...) of it")
     if isinstance(target, (list, tuple, set)):
-        return f"{text}: to run several things at once, yield spawn(*things)"
+        return TypeError(f"{text}: to run several things at once, yield spawn(*things)")
     if callable(target):
-        return f"{text}: call it"
-    return f"{text}: only None, awaitables, and generators of the same kind"
+        return TypeError(f"{text}: call it")
+    return TypeError(f"{text}: only None, awaitables, and generators of the same kind")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
@@ -97,6 +98,8 @@ def coroutine(thing: Any, /) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             return driven(thing(*args, **kwargs))
 
+        if sys.version_info >= (3, 12):  # before, only `async def` could pass for an async function
+            inspect.markcoroutinefunction(call)
         return call
     if (made := driven(thing)) is thing:
         raise TypeError(f"coroutine() needs a generator, or a function with a `yield` in it, not {thing!r}")

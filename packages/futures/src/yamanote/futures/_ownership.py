@@ -10,7 +10,7 @@ import asyncio
 from asyncio import Task, _get_running_loop
 from collections import Counter
 from collections.abc import Awaitable, Collection, Coroutine, Iterable
-from inspect import CORO_CREATED, getcoroutinestate, isawaitable
+from inspect import CORO_CREATED, getcoroutinestate, isawaitable, isgenerator
 from types import CoroutineType
 from typing import Any, TypeVar
 
@@ -70,6 +70,8 @@ def advice_about(stranger: object) -> str:
     """What an error may add about something that cannot be awaited as it is."""
     if isinstance(stranger, type):
         return f" (a class: make one, `{stranger.__name__}(...)`)"
+    if isgenerator(stranger):
+        return " (a generator: `coroutine` of yamanote.runtime.generators makes one of it)"
     return " (a function: call it)" if callable(stranger) else ""
 
 

@@ -127,8 +127,9 @@ A = TypeVar("A", bound=Acquirable)
 class Acquiring(Generic[A]):
     """A lock that is to be taken. Made by calling it.
 
-    ``async with lock():`` is ``async with lock:``. Awaiting it takes the lock, as `acquire` does, and gives what to
-    enter: ``with await lock():``, and ``with (yield lock()):`` in a generator that is run as a coroutine.
+    Awaiting it takes the lock, as `acquire` does, and gives what to enter: ``with await lock():``, and
+    ``with (yield lock()):`` in a generator that is run as a coroutine. Otherwise it is the lock itself: for
+    ``async with lock():`` in tasks, ``with lock():`` in plain threads, and as a branch of a `select`.
 
     **Cancel safety:** that of `acquire`.
 
@@ -156,6 +157,23 @@ class Acquiring(Generic[A]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._thing.__aexit__(exc_type, exc, traceback)
+
+    def __enter__(self) -> None:
+        """For plain threads; in a task, write `async with`, and in a generator `with (yield lock()):`."""
+        self._thing.__enter__()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thing.__exit__(exc_type, exc, traceback)
+
+    def register(self, waiter: Waiter[Any]) -> None:
+        """Park `waiter` until it has the lock. See `yamanote.runtime.Selectable`."""
+        self._thing.register(waiter)
+
+    def withdraw(self, waiter: Waiter[Any]) -> None:
+        """Forget `waiter`; what it was handed goes to the next."""
+        self._thing.withdraw(waiter)
 
     def __repr__(self) -> str:
         return f"<Acquiring {self._thing!r}>"

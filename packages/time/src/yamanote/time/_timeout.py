@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from types import CoroutineType, TracebackType
+from types import CoroutineType, GeneratorType, TracebackType
 from typing import Any, Literal, NoReturn, TypeVar, final, overload
 
 from yamanote.runtime import CancelScope, finish_within, move_on_after
@@ -91,7 +91,7 @@ def timeout_at(when: Any, awaitable: Any = _MISSING) -> Any:
 
 
 def _limit(name: str, limit: Any, absolute: bool, awaitable: Any) -> Any:
-    in_pairs = inspect.isawaitable(limit)
+    in_pairs = isinstance(limit, (Awaitable, GeneratorType))
     if in_pairs:
         limit, awaitable = awaitable, limit
     try:
@@ -102,7 +102,10 @@ def _limit(name: str, limit: Any, absolute: bool, awaitable: Any) -> Any:
         if awaitable is _MISSING:
             return _Timeout(limit, absolute)
         if not inspect.isawaitable(awaitable):
-            raise TypeError(f"awaitable must be a coroutine or another awaitable, not {type(awaitable).__name__}")
+            kind = type(awaitable).__name__
+            if isinstance(awaitable, GeneratorType):
+                kind += ": `coroutine` of yamanote.runtime.generators makes one of it"
+            raise TypeError(f"awaitable must be a coroutine or another awaitable, not {kind}")
     except BaseException:
         for refused in (limit, awaitable):
             if isinstance(refused, Coroutine):
