@@ -18,7 +18,7 @@ META = "yamanote"
 PACKAGES = sorted(project.parent.name for project in ROOT.glob("packages/*/pyproject.toml"))
 AREAS = [package for package in PACKAGES if package != META]
 KIT = "yamanote-testing"
-BENCHMARKS = ["channels", "loop", "streams", "sync", "tasks", "threads", "timers"]
+BENCHMARKS = ["channels", "loop", "streams", "sync", "tasks", "threads", "timers", "workers"]
 GROUPS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
 
 # Every module of an installed distribution, except for those that are there for another program, such as pytest.

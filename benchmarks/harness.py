@@ -75,13 +75,14 @@ class Workload:
     versions: dict[str, Version]
     """By library. Each raises Wrong if its own result is wrong. `anyio.fast` is another way to use anyio."""
     bar: float | None
-    """The ratio that ours must reach."""
+    """The ratio that ours must reach, to the version `against`."""
     also: str = ""
     """What Tokio, crossbeam or Go call this workload."""
     clock: Literal["cpu", "wall"] = "cpu"
     """CPU time of the process; the time on the wall where threads wait for each other."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = field(default_factory=dict)
     """By library: on which loop its version runs, if not on asyncio's. Of those no turns are counted."""
+    against: str = BASELINE
 
     def __post_init__(self) -> None:
         if BASELINE not in self.versions:
@@ -245,6 +246,7 @@ def measure(
         workload.clock,
         workload.bar,
         [subject.series for subject in subjects],
+        workload.against,
     )
 
 

@@ -70,6 +70,8 @@ class Row:
     clock: str
     bar: float | None
     series: list[Series]
+    against: str = BASELINE
+    """To which library the bar is the ratio."""
 
     def of(self, library: str) -> Series | None:
         return next((series for series in self.series if series.library == library), None)
@@ -93,12 +95,19 @@ class Row:
     @property
     def verdict(self) -> str:
         """Whether ours reaches the bar."""
-        ours = self.of(OURS)
-        if self.bar is None or ours is None:
+        ours, other = self.of(OURS), self.of(self.against)
+        if self.bar is None or ours is None or other is None or other.ratio is None:
             return ""
         if ours.ratio is None:
             return "failed"
-        return "met" if ours.ratio <= self.bar else "missed"
+        return "met" if ours.ratio / other.ratio <= self.bar else "missed"
+
+    @property
+    def bar_shown(self) -> str:
+        """With the library to which it is the ratio, if that is not asyncio."""
+        if self.bar is None:
+            return "-"
+        return f"{self.bar:.2f}" if self.against == BASELINE else f"{self.bar:.2f} of {self.against}"
 
 
 @dataclass
@@ -155,7 +164,7 @@ class Report:
 
 
 _SERIES = ("library", "seconds", "ratios", "turns", "failed")
-_ROW = ("workload", "also", "operations", "clock", "bar", "series")
+_ROW = ("workload", "also", "operations", "clock", "bar", "series", "against")
 
 
 def _build() -> str:
@@ -209,7 +218,7 @@ def show(report: Report) -> None:
             *(Text(_ratio(each), "red" if each and each.failed else "") for each in series),
             Text("-" if noise is None else f"{noise:.2f}", "yellow" if noise and abs(noise - 1) > QUIET else ""),
             f"±{row.spread:.0%}",
-            "-" if row.bar is None else f"{row.bar:.2f}",
+            row.bar_shown,
             Text(row.verdict, "green" if row.verdict == "met" else "red"),
         )
         turns.add_row(Text(row.workload), *(Text(_turns(each)) for each in series))

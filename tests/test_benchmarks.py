@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -41,6 +41,12 @@ VERSIONS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def runtimes_end() -> Iterator[None]:
+    yield
+    areas["workers"].end_runtimes()
+
+
 # ------------------------------------------------------------------------------------------------------- the workloads
 
 
@@ -59,7 +65,7 @@ def test_every_workload_of_an_area_has_a_name_of_its_own_a_bar_and_a_version_of_
 
 
 def test_every_area_of_which_there_are_figures_to_reach_has_its_benchmarks() -> None:
-    assert ["channels", "loop", "streams", "sync", "tasks", "threads", "timers"] == AREAS
+    assert ["channels", "loop", "streams", "sync", "tasks", "threads", "timers", "workers"] == AREAS
 
 
 def faulty(change: dict[int, int]) -> Callable[..., Any]:
@@ -379,7 +385,7 @@ def test_the_json_has_all_that_was_measured_and_can_be_read_again(
 
     assert {"area", "date", "python", "build", "gil", "machine", "distributions", "rows"} == set(data)
     (row,) = data["rows"]
-    assert {"workload", "also", "operations", "clock", "bar", "series", "verdict", "noise"} == set(row)
+    assert {"workload", "also", "operations", "clock", "bar", "against", "series", "verdict", "noise"} == set(row)
     assert ["asyncio", "yamanote", "kioto", "asyncio again"] == [series["library"] for series in row["series"]]
     for series in row["series"]:
         assert {"library", "seconds", "ratios", "turns", "failed", "ratio", "spread"} == set(series)

@@ -2,7 +2,7 @@
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Generator, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Hashable
 from typing import Any, Literal, Never, assert_type
 
 import yamanote
@@ -64,7 +64,19 @@ from yamanote.sync import (
     SetOnce,
 )
 from yamanote.testing import ScriptedSink, ScriptedSource, duplex, step
-from yamanote.threads import to_thread
+from yamanote.threads import (
+    Portal,
+    ThreadsafeIterator,
+    ThreadsafeLock,
+    ThreadsafeState,
+    ThreadTaskGroup,
+    from_thread,
+    launch_in_thread_loop,
+    run_in_thread_loop_contextualized,
+    threadsafe_agen,
+    threadsafe_aiter,
+    to_thread,
+)
 from yamanote.time import timeout
 
 assert_type(yamanote.channels.__name__, str)
@@ -184,6 +196,12 @@ def clocks(clock: time.VirtualClock) -> None:
         assert_type(still, StandsStill)
 
 
+def from_plain_threads(portal: Portal) -> None:
+    assert_type(portal.call(length, "a"), int)
+    assert_type(portal.call(len, "a"), int)
+    portal.call(len, 1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
 async def tasks() -> None:
     handle = spawn(length("a"))
     assert_type(handle, JoinHandle[int])
@@ -194,6 +212,16 @@ async def tasks() -> None:
     assert_type(await spawn_blocking(len, "a"), int)
     assert_type(await map_blocking(len, ["a", "b"]), list[int])
     assert_type(await to_thread(len, "a"), int)
+    assert_type(await to_thread(from_thread, len, "a"), int)
+    assert_type(await launch_in_thread_loop(length("a"), name="aside"), JoinHandle[int])
+    async with run_in_thread_loop_contextualized(lambda: length("a")), ThreadTaskGroup(limit=2) as group:
+        assert_type(group, ThreadTaskGroup)
+        assert_type(group.spawn(length("a")), JoinHandle[int])
+    async with Portal() as portal:
+        assert_type(portal.spawn(length("a")), JoinHandle[int])
+        assert_type(portal.spawn(lambda: length("a")), JoinHandle[int])
+    assert_type(from_thread(length, "a"), int)
+    assert_type(from_thread(len, "a"), int)
     async with TaskGroup(limit=3) as group:
         assert_type(group.spawn(length("a")), JoinHandle[int])
         assert_type(await group.start(ready, "a"), int)
@@ -639,3 +667,20 @@ async def every_socket() -> None:
     family, _, _, _, address = (await socket.getaddrinfo("localhost", 80))[0]
     with socket.socket(family) as client:
         await client.connect(address)
+
+
+async def sharing_across_threads(pages: AsyncGenerator[str, int]) -> None:
+    state = ThreadsafeState[int | None](None)
+    assert_type(state.value, int | None)
+    assert_type(await state.wait(), int | None)
+    assert_type(await state.wait_until(lambda value: value == 1), int | None)
+    assert_type(state.blocking_wait_until(bool, timeout=1), int | None)
+    assert_type(state.update_value(lambda value: value), int | None)
+    state.set_value("")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async with threadsafe_aiter(pages) as items, ThreadsafeLock():
+        assert_type(items, ThreadsafeIterator[str])
+        assert_type([page async for page in items], list[str])
+        assert_type(list(items), list[str])
+    async with threadsafe_agen(pages) as dialogue:
+        assert_type(await dialogue.asend(1), str)
+        assert_type(await dialogue.athrow(LookupError), str)

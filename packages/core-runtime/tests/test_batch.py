@@ -4,12 +4,15 @@ import asyncio
 import contextvars
 import gc
 import threading
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
 
-from yamanote.runtime import JoinError, JoinHandle, run, spawn, spawn_blocking
-from yamanote.runtime._batch import Batch
+from yamanote.runtime import EventLoop, JoinError, JoinHandle, run, spawn, spawn_blocking
+from yamanote.runtime._batch import Batch, Part
+from yamanote.runtime._task import spawned_on
+from yamanote.runtime._workers import Worker, Workers
 
 PATIENCE = 20.0
 
@@ -63,6 +66,24 @@ def test_one_that_is_cancelled_is_told_by_a_join_error() -> None:
             await spawn(value_of(0), fail(asyncio.CancelledError("of its own accord"), 1), name="each")
 
     run(main(), workers=2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cancellation_that_nobody_asks_for_is_not_reported(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        for turns in range(3):
+            handle = spawn(value_of(0), asyncio.sleep(3600))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            handle.abort()
+            while not handle.is_finished():
+                await asyncio.sleep(0)
+            del handle
+        gc.collect()
+
+    run(main(), workers=workers)
+    gc.collect()
+    assert caplog.messages == []
 
 
 def test_abort_closes_what_has_not_started_and_cancels_what_runs_once() -> None:
@@ -186,3 +207,151 @@ def test_a_worker_that_sleeps_takes_its_share_at_once() -> None:
         assert len(set(await spawn(meet(), meet()))) == 2
 
     run(main(), workers=2)
+
+
+# ------------------------------------------------------------------------------------------- in parts
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    """Two that stand still."""
+    workers = Workers([EventLoop(), EventLoop()])
+    yield workers
+    for worker in workers.all:
+        worker.give_up_backlog()
+        worker.loop.run_until_complete(asyncio.sleep(0))
+        worker.loop.close()
+
+
+def placed(worker: Worker, *coroutines: Coroutine[Any, Any, Any]) -> Batch:
+    batch = Batch(list(coroutines), worker.loop, None)
+    worker.place_all(batch.all())
+    return batch
+
+
+def held(worker: Worker) -> list[range]:
+    """The indices in its backlog, by part."""
+    return [range(part.first, part.first + part.count) for part in worker.backlog if isinstance(part, Part)]
+
+
+async def begin_some(worker: Worker) -> None:
+    """As the loop does, which runs here."""
+    worker._begin_some()
+
+
+def test_a_worker_with_nothing_to_do_takes_the_first_half_of_a_part(workers: Workers) -> None:
+    owner, thief = workers.all
+    placed(owner, *[value_of(number) for number in range(5)])
+
+    assert thief._take_from_others()
+    assert (held(thief), held(owner)) == ([range(3)], [range(3, 5)])
+    assert owner.waiting() == 2
+    owner.give_up_backlog()
+    assert owner._take_from_others()
+    assert (held(owner), held(thief)) == ([range(2)], [range(2, 3)])
+
+
+def test_while_a_worker_begins_a_stretch_at_least_as_many_can_be_taken(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, _ = workers.all
+    monkeypatch.setattr(owner.loop, "time", lambda: 0.0)
+    left: list[list[range]] = []
+
+    async def look() -> None:
+        left.append(held(owner))
+
+    batch = placed(owner, *[look() for _ in range(9)])
+    batch.stretch = 64
+    owner.loop.run_until_complete(begin_some(owner))
+
+    assert left == [[range(4, 9)]] * 4 + [[range(6, 9)]] * 2 + [[range(7, 9)], [range(8, 9)], []]
+
+
+def test_a_batch_is_begun_before_what_was_spawned_after_it_and_each_of_its_tasks_is_counted(workers: Workers) -> None:
+    owner, _ = workers.all
+    begun: list[int] = []
+
+    async def work(index: int) -> None:
+        begun.append(index)
+
+    placed(owner, *[work(index) for index in range(9)])
+    owner.place(work(9), None, None)
+    before = spawned_on(owner.loop)
+    owner.loop.run_until_complete(begin_some(owner))
+    owner.loop.run_until_complete(asyncio.sleep(0))
+
+    assert begun == list(range(10))
+    assert spawned_on(owner.loop) - before == 10
+
+
+def test_a_stretch_doubles_until_one_has_taken_long(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, _ = workers.all
+    stretches: list[int] = []
+    now = 0.0
+    monkeypatch.setattr(owner.loop, "time", lambda: now)
+
+    async def work(index: int) -> None:
+        nonlocal now
+        stretches.append(batch.stretch)
+        now += 0.001 if index == 20 else 0.0
+
+    batch = placed(owner, *[work(index) for index in range(100)])
+    owner.loop.run_until_complete(begin_some(owner))
+    owner.loop.run_until_complete(asyncio.sleep(0))
+
+    assert stretches[:31] == [1] + [2] * 2 + [4] * 4 + [8] * 8 + [16] * 16
+    assert stretches[31:38] == [1] + [2] * 2 + [4] * 4
+
+
+def test_what_stops_the_loop_leaves_the_rest_of_its_stretch_to_be_started(workers: Workers) -> None:
+    owner, _ = workers.all
+
+    async def stop() -> None:
+        raise SystemExit(3)
+
+    batch = placed(owner, value_of(0), value_of(1), stop(), *[value_of(number) for number in range(3, 12)])
+    batch.stretch = 64
+    with pytest.raises(SystemExit):
+        owner.loop.run_until_complete(begin_some(owner))
+    assert held(owner) == [range(3, 6), range(6, 12)]
+
+    async def join() -> None:
+        with pytest.raises(SystemExit):
+            await batch
+
+    owner.loop.run_until_complete(join())
+    assert owner.waiting() == 0
+
+
+def test_an_abort_in_the_middle_of_a_stretch_closes_the_rest_of_it() -> None:
+    begun: list[int] = []
+
+    async def main() -> None:
+        handles: list[Batch] = []
+
+        async def work(index: int) -> None:
+            begun.append(index)
+            if index == 3:
+                handles[0].abort("enough")
+
+        handle = spawn(*[work(index) for index in range(40)], eager=False)
+        assert isinstance(handle, Batch)
+        handles.append(handle)
+        handle.stretch = 16
+        with pytest.raises(JoinError, match="enough"):
+            await handle
+
+    with_one_free = threading.Event()
+
+    async def busy() -> None:
+        with_one_free.wait(PATIENCE)
+
+    async def alone() -> None:
+        other = spawn(busy(), on=1)
+        await main()
+        with_one_free.set()
+        await other
+
+    run(alone(), workers=2)
+    assert begun == [0, 1, 2, 3]

@@ -24,6 +24,7 @@ from yamanote.runtime import (
     is_thread_parked,
     map_blocking,
     run,
+    run_errand,
     spawn_blocking,
     start_task,
     yield_now,
@@ -552,6 +553,28 @@ async def test_map_raises_the_first_error_when_the_calls_in_progress_have_been_t
     assert [type(context["exception"]) for context in contexts] == [ArithmeticError]
 
 
+async def test_a_map_whose_call_raises_a_cancellation_of_its_own_fails_and_is_not_cancelled() -> None:
+    def cancel(_: object) -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(JoinError, match="cancel was cancelled"):
+        await map_blocking(cancel, [1])
+
+
+async def test_the_calls_of_a_map_bear_the_name_of_the_function() -> None:
+    go = threading.Event()
+
+    def stubborn(_: object) -> None:
+        go.wait()
+
+    task = start_task(map_blocking(stubborn, [1]))
+    await yield_now()
+    names = _blocking.busy_calls(asyncio.get_running_loop())
+    go.set()
+    await task
+    assert [name.rpartition(".")[2] for name in names] == ["stubborn"]
+
+
 async def test_a_cancelled_map_starts_no_more_and_waits_for_the_calls_in_progress() -> None:
     running, told, go_on = threading.Event(), threading.Event(), threading.Event()
     log: list[str] = []
@@ -575,6 +598,77 @@ async def test_a_cancelled_map_starts_no_more_and_waits_for_the_calls_in_progres
     with pytest.raises(asyncio.CancelledError):
         await task
     assert log == ["ended 0"]
+
+
+# errands: what a call has its loop do
+
+
+class _Ask:
+    """An errand that waits on the loop until it is cancelled."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ended = threading.Event()
+        self.begun = False
+        self.cancels = 0
+        self.task: asyncio.Task[None] | None = None
+
+    def wait(self) -> str:
+        self._loop.call_soon_threadsafe(self._begin)
+        assert self._ended.wait(60)
+        return "done"
+
+    def _begin(self) -> None:
+        self.begun = True
+        self.task = start_task(asyncio.sleep(0 if self.cancels else 3600))
+        self.task.add_done_callback(lambda _: self._ended.set())
+
+    def cancel(self) -> None:
+        self.cancels += 1
+        if self.task is not None:
+            self.task.cancel()
+
+
+async def test_an_errand_goes_to_the_loop_that_asked_for_the_call_and_has_ended_when_its_cancellation_goes_on() -> None:
+    asked: list[_Ask] = []
+
+    def ask(loop: asyncio.AbstractEventLoop) -> _Ask:
+        assert loop is home
+        asked.append(_Ask(loop))
+        return asked[0]
+
+    home = asyncio.get_running_loop()
+    awaiting = start_task(spawn_blocking(run_errand, ask))
+    while not (asked and asked[0].begun):
+        await asyncio.sleep(0.001)
+    await cancel_and_wait(awaiting)
+    errand = asked[0]
+    assert errand.cancels == 1
+    assert errand.task is not None and errand.task.done()
+
+
+async def test_a_call_that_nobody_wants_any_more_runs_no_errands() -> None:
+    handle: JoinHandle[Any]
+    inside, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        inside.set()
+        assert go.wait(60)
+        with pytest.raises(asyncio.CancelledError):
+            run_errand(_Ask)
+
+    handle = spawn_blocking(work)
+    assert inside.wait(60)
+    handle.abort()
+    go.set()
+    assert await handle is None
+
+
+def test_where_no_loop_has_asked_for_the_call_an_errand_is_refused_with_advice(two_threads: BlockingPool) -> None:
+    with pytest.raises(RuntimeError, match="does not know which loop"):
+        run_errand(_Ask)
+    with pytest.raises(RuntimeError, match="does not know which loop"):
+        two_threads.spawn(run_errand, _Ask).result(60)
 
 
 # the end of the program

@@ -342,12 +342,17 @@ async def descending(end: str) -> None:
                 me.uncancel()
         assert ended == 2 or not alone.get()
 
+    if end == "fails":  # a child that fails while its caller, who does not have it yet, is cancelled
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
     before = asyncio.all_tasks()
     tasks = [start_task(work())]
     await asyncio.wait(tasks)
     if not tasks[0].cancelled():
         tasks[0].result()
     assert asyncio.all_tasks() == before
+    if end == "fails":
+        assert all(type(error) is LookupError for error in told)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yamanote.runtime import EventLoop, LoopStatistics, run, spawn, start_task
+from yamanote.runtime import EventLoop, LoopStatistics, _loop, run, spawn, start_task
 from yamanote.runtime._loop import _BUDGET, _MOST, _STRETCH
 from yamanote.runtime._loop_steps import STEP, handle_of, task_of
 from yamanote.time import DeadlockError, VirtualClock
@@ -453,6 +453,148 @@ def test_a_cancelled_timer_that_falls_due_behind_another_is_not_counted_twice() 
         return loop.statistics().timers  # type: ignore[attr-defined, no-any-return]
 
     assert run_here(main) == 0
+
+
+@pytest.mark.parametrize("bytes_written", [1, 5000])
+def test_what_wakes_the_loop_is_read_until_nothing_is_left(bytes_written: int) -> None:
+    loop: Any = EventLoop()
+    loop._csock.send(bytes(bytes_written))
+    for _ in range(3):
+        loop.run_until_complete(asyncio.sleep(0))
+
+    with pytest.raises(BlockingIOError):
+        loop._ssock.recv(1)
+    loop.close()
+
+
+# ------------------------------------------------------------------------------------------- the loop of a worker
+
+
+@pytest.fixture
+def loop_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Of several, on a free-threaded Python, as far as it can tell."""
+    monkeypatch.setattr(_loop, "_has_gil", lambda: False)
+    loop: Any = EventLoop()
+    monkeypatch.setattr(loop, "_yamanote_worker", object())
+    yield loop
+    loop.close()
+
+
+def test_a_worker_that_lingers_sees_what_comes_without_being_woken(
+    loop_of_a_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, written = loop_of_a_worker, []
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "_write_to_self", lambda self: written.append(self))
+    monkeypatch.setattr(_loop, "_give_core_away", lambda: loop.call_soon_threadsafe(int))
+
+    assert loop._linger(loop.time() + 3600)
+    assert written == []
+    loop.call_soon_threadsafe(int)
+    assert written == [loop]  # from then on it may sleep
+
+
+def test_who_lingers_goes_to_sleep_when_its_time_is_over_also_on_a_clock_that_stands_still(
+    loop_of_a_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, looks = loop_of_a_worker, []
+    monkeypatch.setattr(_loop, "_give_core_away", lambda: looks.append(None))
+
+    assert not loop._linger(loop.time())
+    assert looks == []
+    monkeypatch.setattr(loop, "time", lambda: 0.0)
+    assert not loop._linger(1.0)
+    assert len(looks) == _MOST
+
+
+def test_an_interruption_of_who_lingers_leaves_it_to_be_woken(
+    loop_of_a_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_loop, "_give_core_away", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        loop_of_a_worker._linger(loop_of_a_worker.time() + 3600)
+    assert not loop_of_a_worker._is_awake
+
+
+@pytest.mark.parametrize("seconds", [0.0001, 0.01], ids=["soon", "late"])
+def test_only_who_was_woken_soon_by_another_worker_lingers_the_next_time(
+    loop_of_a_worker: Any, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    loop = loop_of_a_worker
+    now = 0.0
+
+    def select(timeout: float | None) -> list[Any]:
+        nonlocal now
+        now += seconds
+        if timeout is None:
+            loop.call_soon_threadsafe(int)
+        return []
+
+    monkeypatch.setattr(loop, "time", lambda: now)
+    monkeypatch.setattr(loop._selector, "select", select)
+    loop._poll()
+    assert loop._lingers == (seconds < 0.0002)
+    loop._ready.clear()
+    loop.call_later(1, int)
+    loop._poll()
+    assert not loop._lingers  # nobody has woken it
+
+
+def test_two_workers_that_answer_each_other_lose_no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they linger or sleep, and in between."""
+    monkeypatch.setattr(_loop, "_has_gil", lambda: False)
+    monkeypatch.setattr(_loop, "_LINGER", 0.00001)
+    monkeypatch.setattr(_loop, "_SOON", 1.0)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    rounds: list[int] = []
+
+    async def main() -> None:
+        (to_first, at_first), (to_second, at_second) = channel(), channel()
+
+        async def answer(mine: Any, other: Any) -> None:
+            for _ in range(300):
+                await mine()
+                other()
+
+        first = spawn(answer(at_first, to_second), on=0)
+        second = spawn(answer(at_second, to_first), on=1)
+        to_first()
+        await first
+        await second
+        rounds.append(1)
+
+    def channel() -> tuple[Any, Any]:
+        waiting: list[Any] = []
+        lock = threading.Lock()
+        sent: list[None] = []
+
+        def send() -> None:
+            with lock:
+                if not waiting:
+                    sent.append(None)
+                    return
+                future = waiting.pop()
+            future.get_loop().call_soon_threadsafe(future.set_result, None)
+
+        async def receive() -> None:
+            future = asyncio.get_running_loop().create_future()
+            with lock:
+                if sent:
+                    sent.pop()
+                    return
+                waiting.append(future)
+            await future
+
+        return send, receive
+
+    try:
+        run(main(), workers=2)
+    finally:
+        sys.setswitchinterval(before)
+    assert rounds == [1]
 
 
 def test_a_task_that_never_waits_does_not_keep_threads_from_running() -> None:

@@ -34,8 +34,8 @@ def test_a_worker_with_nothing_of_its_own_takes_half_of_anothers_backlog_oldest_
     owner, thief = two
     placed = [owner.place(value_of(number), None, None) for number in range(5)]
     assert thief._take_from_others()
-    assert [each for each, _ in thief.backlog] == placed[:3]
-    assert [each for each, _ in owner.backlog] == placed[3:]
+    assert [each for each in thief.backlog] == placed[:3]
+    assert [each for each in owner.backlog] == placed[3:]
     assert not owner._take_from_others() or thief.backlog  # and back
 
 
@@ -44,6 +44,50 @@ def test_what_is_pinned_is_not_taken_by_others(two: list[Worker]) -> None:
     thief.place_on(owner, value_of(1), None, None)
     assert not thief._take_from_others()
     assert len(owner.pinned) == 1
+
+
+def test_what_is_pinned_to_a_worker_that_has_stopped_is_given_up(two: list[Worker]) -> None:
+    """Its loop still takes a call, which nobody will make, and it has looked at its backlog for the last time."""
+    stopped, other = two
+    stopped._stopping = True
+    coroutine = value_of(1)
+    placed = other.place_on(stopped, coroutine, None, None)
+    assert coroutine.cr_frame is None
+    other.loop.run_until_complete(asyncio.sleep(0))
+    assert placed.cancelled()
+
+
+def test_what_is_pinned_to_a_worker_whose_loop_is_closed_is_given_up(two: list[Worker]) -> None:
+    closed, other = Workers([EventLoop(), EventLoop()]).all[0], two[1]
+    closed.workers.stop()
+    closed.loop.close()
+    placed = other.place_on(closed, value_of(1), None, None)
+    other.loop.run_until_complete(asyncio.sleep(0))
+    assert placed.cancelled()
+
+
+def test_what_is_pinned_to_a_worker_in_its_last_turn_is_given_up() -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def keep_busy() -> None:
+        entered.set()
+        release.wait(PATIENCE)
+
+    workers = Workers([EventLoop(), EventLoop()])
+    other, stopping = workers.all
+    stopping._beginning = True  # nobody else looks at what is pinned
+    stopping.loop.call_soon(keep_busy)
+    stopping.loop.call_soon(stopping._stop)
+    stopping.start_thread()
+    entered.wait(PATIENCE)
+    coroutine = value_of(1)
+    placed = other.place_on(stopping, coroutine, None, None)
+    release.set()
+    stopping.join(PATIENCE)
+    other.loop.run_until_complete(asyncio.sleep(0))
+    assert coroutine.cr_frame is None
+    assert placed.cancelled()
+    other.loop.close()
 
 
 def test_one_alone_wakes_nobody_and_the_second_does(two: list[Worker], monkeypatch: pytest.MonkeyPatch) -> None:

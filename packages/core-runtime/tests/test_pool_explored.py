@@ -183,7 +183,7 @@ def looks_before_it_leaves(self: BlockingPool, thread: PoolThread) -> bool:
 def takes_a_call_and_starts_no_thread(self: BlockingPool, call: Call[Any]) -> None:
     self._calls.append(call)
     if self._idle:
-        self._idle.pop().wake.release()
+        self._idle.pop().wake.put(None)
 
 
 def counts_without_the_lock(self: BlockingPool) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from yamanote.runtime import (
+    CancellationToken,
     EventLoop,
     Handle,
     JoinError,
@@ -28,11 +29,13 @@ from yamanote.runtime import (
     Started,
     TaskGroup,
     TaskTracker,
+    TaskWaiter,
     dump,
     handle_signal,
     main,
     map,
     metrics,
+    move_on_after,
     record_spawn_sites,
     run,
     signals,
@@ -107,6 +110,24 @@ def test_two_that_compute_are_started_by_two_workers_at_once() -> None:
         await tracker.wait()
 
     run(program(), workers=2)
+
+
+def test_who_begins_one_of_many_wakes_the_next() -> None:
+    """Who spawns them wakes one, and then computes itself: all the others have to hear of it all the same."""
+    all_of_them = threading.Barrier(4)
+
+    async def meet() -> int:
+        all_of_them.wait(PATIENCE)
+        return threading.get_ident()
+
+    async def program() -> None:
+        for number in range(4):
+            await spawn(yield_now(), on=number)
+        assert len(set(await spawn(*[meet() for _ in range(4)]))) == 4
+        handles = [spawn(meet()) for _ in range(4)]
+        assert len({await handle for handle in handles}) == 4
+
+    run(program(), workers=4)
 
 
 def test_children_that_had_to_wait_for_the_limit_are_placed_too() -> None:
@@ -231,6 +252,72 @@ def test_eager_starts_here_and_at_once() -> None:
             assert group.spawn(thread_of(), eager=True).is_finished()
 
     run(program(), workers=3)
+
+
+def test_what_asyncio_starts_stays_on_the_loop_that_starts_it() -> None:
+    async def program() -> None:
+        async def here(number: int) -> None:
+            own = threading.get_ident()
+            assert await asyncio.create_task(thread_of(1)) == own
+            assert set(await asyncio.gather(thread_of(1), thread_of(1))) == {own}
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(thread_of(1))
+            assert task.result() == own
+            assert await asyncio.to_thread(threading.get_ident) != own
+
+        for number in range(3):
+            await spawn(here(number), on=number)
+
+    run(program(), workers=3)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_timers_and_sockets_of_a_worker_go_on_beside_one_that_computes(number: int) -> None:
+    """Also where one thread runs at a time."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    async def alive() -> str:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        for _ in range(3):
+            await asyncio.sleep(0.001)
+        assert loop.time() > begun
+        async with await asyncio.start_server(serve, "127.0.0.1") as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            for _ in range(3):
+                writer.write(b"hello\n")
+                assert await reader.readline() == b"hello\n"
+            writer.close()
+            await writer.wait_closed()
+        return threading.current_thread().name
+
+    async def program() -> None:
+        over = threading.Event()
+        computing = threading.Event()
+
+        async def compute() -> bool:
+            computing.set()
+            end = time.monotonic() + PATIENCE
+            while not over.is_set() and time.monotonic() < end:
+                sum(range(100))
+            return over.is_set()
+
+        async def live() -> None:
+            assert computing.wait(PATIENCE)
+            try:
+                await alive()
+            finally:
+                over.set()
+
+        handle = spawn(live(), on=1 - number)
+        assert await spawn(compute(), on=number)
+        await handle
+
+    run(program(), workers=2)
 
 
 # ---------------------------------------------------------------- pinning
@@ -413,6 +500,39 @@ def test_an_error_that_nobody_asks_for_is_reported_once(caplog: pytest.LogCaptur
     assert len(reports) == 1
 
 
+def test_an_error_that_comes_in_the_moment_in_which_who_waits_gives_up_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who waits on another loop is claimed, cancelled, and only then handed the error."""
+
+    async def fail(go: asyncio.Event) -> None:
+        await go.wait()
+        raise LookupError("of nobody's interest")
+
+    class Hasty(TaskWaiter[None]):
+        def claim(self) -> bool:
+            claimed = super().claim()
+            if claimed:
+                handle.withdraw(self)
+            return claimed
+
+    async def program() -> None:
+        nonlocal handle
+        go = asyncio.Event()
+        handle = spawn(fail(go), on=0)
+        handle.register(Hasty())
+        go.set()
+        while not handle.is_finished():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del handle
+
+    handle: JoinHandle[None]
+    run(program(), workers=2)
+    gc.collect()
+    assert sum("never retrieved" in text for text in caplog.messages) == 1
+
+
 # ---------------------------------------------------------------- cancellation
 
 
@@ -458,6 +578,58 @@ def test_abort_ends_a_task_before_its_start_and_in_the_middle_from_any_worker() 
     run(program(), workers=3)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_abort_that_comes_too_late_does_not_hide_the_error(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    known = threading.Event()
+    handles: list[JoinHandle[None]] = []
+
+    async def fail() -> None:
+        known.wait(PATIENCE)
+        handles.pop().abort()  # at its next await, and there is none
+        raise LookupError
+
+    async def program() -> None:
+        for number in range(workers):
+            known.clear()
+            handles.append(spawn(fail(), on=number))
+            known.set()
+            while metrics().tasks > 1:
+                await asyncio.sleep(0)
+        for number in range(workers):
+            await spawn(yield_now(), on=number)
+        gc.collect()
+
+    run(program(), workers=workers)
+    assert sum("never retrieved" in text for text in caplog.messages) == workers
+
+
+def test_a_host_that_is_cancelled_and_fails_has_its_error_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """The error takes the place of the cancellation, which is asked for once more, at an await that never comes."""
+
+    async def fail_in_clean_up() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise LookupError
+
+    async def host() -> None:
+        async with TaskGroup() as group:
+            group.spawn(fail_in_clean_up(), eager=True)
+
+    async def program() -> None:
+        task = asyncio.create_task(host())
+        await asyncio.sleep(0)
+        task.cancel()
+        while not task.done():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+
+    run(program(), workers=2)
+    assert sum("never retrieved" in text for text in caplog.messages) == 1
+
+
 def test_a_running_task_that_aborts_itself_and_ends_keeps_its_value() -> None:
     async def program() -> None:
         handles: list[JoinHandle[str]] = []
@@ -475,6 +647,62 @@ def test_a_running_task_that_aborts_itself_and_ends_keeps_its_value() -> None:
             assert await handles[0] == "done"
 
     run(program(), workers=2)
+
+
+def test_a_token_ends_what_runs_under_it_on_all_workers() -> None:
+    async def program() -> None:
+        for number in range(3):
+            token = CancellationToken()
+            running: list[int] = []
+            ended: list[int] = []
+
+            async def under_a_child(token: CancellationToken = token, running: list[int] = running) -> None:
+                with token.child_token().scope() as block:
+                    running.append(1)
+                    await asyncio.sleep(3600)
+                assert block.cancelled_caught
+                task = asyncio.current_task()
+                assert task is not None and not task.cancelling()
+
+            async def cancel(token: CancellationToken = token) -> None:
+                token.cancel()
+
+            async def wait(token: CancellationToken = token, ended: list[int] = ended) -> None:
+                await token.cancelled()
+                ended.append(1)
+
+            handles = [spawn(under_a_child(), on=each) for each in range(3)]
+            waiting = [spawn(wait(), on=each) for each in range(3)]
+            while len(running) < 3:
+                await asyncio.sleep(0)
+            await spawn(cancel(), on=number)
+            for handle in (*handles, *waiting):
+                await handle
+            assert len(ended) == 3
+
+    run(program(), workers=3)
+
+
+def test_a_deadline_ends_a_block_on_any_worker_and_leaves_the_task_as_it_was() -> None:
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        for _ in range(3):
+            with move_on_after(0.001) as block:
+                await asyncio.sleep(3600)
+            assert block.cancelled_caught
+            assert not task.cancelling()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await asyncio.sleep(3600)
+        await asyncio.sleep(0)
+
+    async def program() -> None:
+        await spawn(*[work() for _ in range(6)])
+        for number in range(3):
+            await spawn(work(), on=number)
+
+    run(program(), workers=3)
 
 
 def test_cancelling_who_joins_leaves_the_task_alone() -> None:
@@ -549,6 +777,44 @@ def test_what_comes_to_a_group_from_another_worker_keeps_the_limit_and_the_order
 
             await spawn(bring(), on=1)
         assert order == list(range(20))
+
+    run(program(), workers=2)
+
+
+def test_a_child_that_another_worker_brings_runs_in_a_copy_of_its_context() -> None:
+    variable = contextvars.ContextVar("variable", default="of nobody")
+
+    async def look() -> str:
+        value = variable.get()
+        variable.set("of the child")
+        return value
+
+    async def program() -> None:
+        async with TaskGroup(limit=1) as group:
+
+            async def bring() -> list[str]:
+                variable.set("of who brings it")
+                handles = [group.spawn(look()) for _ in range(3)]
+                variable.set("of later")
+                return [await handle for handle in handles]
+
+            assert await spawn(bring(), on=1) == ["of who brings it"] * 3
+
+    run(program(), workers=2)
+
+
+def test_to_try_is_for_tasks_on_the_loop_of_the_group() -> None:
+    async def program() -> None:
+        coroutine = thread_of()
+        async with TaskGroup() as group:
+
+            async def bring() -> None:
+                group.try_spawn(coroutine)
+
+            with pytest.raises(RuntimeError, match="another event loop"):
+                await spawn(bring(), on=1)
+        with pytest.raises(RuntimeError, match="cannot reuse"):
+            await coroutine
 
     run(program(), workers=2)
 
@@ -649,8 +915,15 @@ def test_a_child_says_that_it_has_started_from_wherever_it_is() -> None:
     async def stop(started: Started[int]) -> None:
         await asyncio.sleep(0)
 
+    hanging: list[int] = []
+
     async def hang(started: Started[int]) -> None:
-        await asyncio.sleep(3600)
+        hanging.append(1)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0)
+            hanging.pop()
 
     async def program() -> None:
         async with TaskGroup() as group:
@@ -663,6 +936,7 @@ def test_a_child_says_that_it_has_started_from_wherever_it_is() -> None:
                     await group.start(stop)
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(group.start(hang), 0.001)
+                assert not hanging
             group.cancel()
 
     run(program(), workers=3)
@@ -688,6 +962,61 @@ def test_a_persistent_group_is_used_and_shut_down_on_all_workers() -> None:
             await spawn(close(), on=closer)
             with pytest.raises(RuntimeError, match="shut down"):
                 group.spawn(thread_of())
+
+    run(program(), workers=3)
+
+
+def test_a_persistent_group_changes_on_its_own_loop_only() -> None:
+    """Between two awaits there nothing happens to it, whoever calls `shutdown` elsewhere."""
+
+    async def program() -> None:
+        group = PersistentTaskGroup()
+        called = threading.Event()
+        group.spawn(asyncio.sleep(3600))
+
+        async def close() -> None:
+            closing = asyncio.create_task(group.shutdown("closing time"))
+            await yield_now()
+            called.set()
+            await closing
+            assert late.is_finished()
+
+        closer = spawn(close(), on=1)
+        called.wait(PATIENCE)
+        late = group.spawn(asyncio.sleep(3600))
+        await closer
+        assert late.is_cancelled()
+
+    run(program(), workers=2)
+
+
+def test_a_shutdown_of_a_persistent_group_that_is_cancelled_is_called_again() -> None:
+    async def program() -> None:
+        release = CancellationToken()
+        ended: list[int] = []
+
+        async def linger(number: int) -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await release.cancelled()
+                ended.append(number)
+
+        async def close() -> None:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await group.shutdown()
+            assert not ended
+            release.cancel()
+            await group.shutdown()
+            assert sorted(ended) == list(range(6))
+
+        group = PersistentTaskGroup()
+        handles = [group.spawn(linger(number)) for number in range(6)]
+        while metrics().tasks < 7:
+            await asyncio.sleep(0)
+        await spawn(close(), on=1)
+        assert all(handle.is_cancelled() for handle in handles)
 
     run(program(), workers=3)
 
@@ -719,7 +1048,16 @@ def test_work_that_is_pending_on_every_worker_is_ended_in_order(caplog: pytest.L
             await asyncio.sleep(3600)
         finally:
             await asyncio.sleep(0)
-            await spawn(asyncio.sleep(0))  # it can still start something
+            # It can still start something, here.
+            here = threading.get_ident()
+            assert await spawn(thread_of(1)) == here
+            assert await spawn(thread_of(), thread_of(1)) == [here] * 2
+            assert await map(lambda _: thread_of(1), range(3), limit=2) == [here] * 3
+            jobs: JoinSet[int] = JoinSet()
+            jobs.spawn(thread_of(1))
+            assert await jobs.join_all() == [here]
+            with pytest.raises(JoinError, match="shut down"):
+                await spawn(thread_of(), on=(number + 1) % 3)
             cleaned.append(number)
 
     async def program() -> None:
@@ -975,6 +1313,29 @@ def test_ctrl_c_cancels_main_whatever_the_workers_do() -> None:
 
 
 @on_unix
+def test_ctrl_c_cancels_main_while_another_worker_computes() -> None:
+    cancelled = threading.Event()
+
+    async def compute() -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        end = time.monotonic() + PATIENCE
+        while not cancelled.is_set() and time.monotonic() < end:
+            sum(range(100))
+        return cancelled.is_set()
+
+    async def program() -> None:
+        handle = spawn(compute(), on=1)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cancelled.set()
+            assert await handle
+
+    with pytest.raises(KeyboardInterrupt):
+        run(program(), workers=2)
+
+
+@on_unix
 def test_the_second_ctrl_c_ends_at_once_also_beside_a_stuck_worker(caplog: pytest.LogCaptureFixture) -> None:
     with blocked() as block:
         entered = threading.Event()
@@ -1092,6 +1453,38 @@ def test_in_a_forked_child_the_runtime_is_dead_and_says_so() -> None:
     os.close(write)
     assert b"forked" in os.read(read, 1000)
     os.close(read)
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_can_leave_the_runtime_of_its_parent_and_run_its_own() -> None:
+    read, write = os.pipe()
+    with Runtime(workers=2) as runtime:
+        runtime.run_until_complete(thread_of())
+        child = os.fork()
+        if not child:
+            try:
+                with pytest.raises(RuntimeError, match="forked"):
+                    runtime.run_until_complete(thread_of())
+                with pytest.raises(RuntimeError, match="forked"):
+                    runtime.spawn(thread_of())
+                runtime.shutdown()
+                assert run(on_another_worker(), workers=2) == "yamanote-worker-1"
+                os.write(write, b"as promised")
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert runtime.run_until_complete(on_another_worker()) == "yamanote-worker-1"
+    os.close(write)
+    assert os.read(read, 1000) == b"as promised"
+    os.close(read)
+
+
+async def on_another_worker() -> str:
+    async def name() -> str:
+        return threading.current_thread().name
+
+    return await spawn(name(), on=1)
 
 
 # ---------------------------------------------------------------- from threads, and looking

@@ -5,16 +5,31 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import sys
 import threading
+import weakref
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
-from yamanote.runtime import JoinError, JoinHandle, run, spawn, spawn_blocking, yield_now
+from yamanote.runtime import (
+    BlockingPool,
+    JoinError,
+    JoinHandle,
+    busy_calls,
+    map_blocking,
+    metrics,
+    run,
+    spawn,
+    spawn_blocking,
+    yield_now,
+)
 from yamanote.threads import from_thread, run_in_thread_loop, to_thread
+
+is_gil_enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 
 place: ContextVar[str] = ContextVar("place", default="nowhere")
 
@@ -132,6 +147,20 @@ async def test_a_cancellation_is_raised_at_once_and_the_thread_goes_on() -> None
     go.set()
     await work_.end()
     assert work_.value == "done all the same"
+
+
+async def test_who_tells_of_threads_that_do_not_end_calls_them_by_the_name_of_the_function() -> None:
+    go = threading.Event()
+
+    def stubborn() -> None:
+        go.wait()
+
+    task = asyncio.create_task(to_thread(stubborn))
+    await yield_now()
+    names = busy_calls(asyncio.get_running_loop())
+    go.set()
+    await task
+    assert [name.rpartition(".")[2] for name in names] == ["stubborn"]
 
 
 def test_what_cannot_be_called_is_refused_at_the_call() -> None:
@@ -298,6 +327,35 @@ def test_a_keyboard_interrupt_on_the_loop_ends_the_program_even_if_the_thread_ta
         run(to_thread(take_no_notice))
 
 
+@pytest.mark.skipif(not is_gil_enabled(), reason="without the GIL a thread frees what it made when it runs again")
+@pytest.mark.parametrize("plain", [False, True])
+async def test_an_error_on_the_loop_is_gone_when_nobody_refers_to_it_any_more(plain: bool) -> None:
+    class Lost(Exception):
+        pass
+
+    async def fail() -> None:
+        await yield_now()
+        raise Lost
+
+    def fail_plainly() -> None:
+        raise Lost
+
+    def work() -> weakref.ref[Lost]:
+        try:
+            from_thread(fail_plainly if plain else fail)
+        except Lost as error:
+            return weakref.ref(error)
+        raise AssertionError("no error")
+
+    gc.disable()
+    try:
+        error = await to_thread(work)
+        await spawn_blocking(len, "")  # the thread has let go of its last call
+        assert error() is None
+    finally:
+        gc.enable()
+
+
 # The wrong place
 
 
@@ -332,14 +390,110 @@ async def test_in_a_foreign_thread_it_raises_with_advice() -> None:
         assert "to_thread() gave work to" in str(work.error)
 
 
-async def test_a_thread_that_has_ended_its_work_forgets_where_it_came_from() -> None:
+async def test_a_thread_that_works_for_no_loop_says_so_even_if_it_did_before() -> None:
+    pool = BlockingPool(1)
+
     def call() -> None:
         with pytest.raises(RuntimeError, match="to_thread"):
             from_thread(threading.get_ident)
 
     for _ in range(10):
-        await to_thread(from_thread, threading.get_ident)
-        await spawn_blocking(call)
+        assert await pool.spawn(from_thread, threading.get_ident) == threading.get_ident()
+        await spawn_blocking(lambda: pool.spawn(call).result())
+    await spawn_blocking(pool.shutdown)
+
+
+async def test_every_call_that_a_loop_asks_for_can_call_it_back() -> None:
+    pool = BlockingPool(2)
+
+    def visit(_: object = None) -> int:
+        return from_thread(threading.get_ident)
+
+    home = threading.get_ident()
+    assert await spawn_blocking(visit) == home
+    assert await pool.spawn(visit) == home
+    assert await map_blocking(visit, range(3)) == await pool.map(visit, range(3)) == [home] * 3
+    await spawn_blocking(pool.shutdown)
+
+
+def test_with_several_workers_a_thread_calls_the_one_that_awaits_it_and_all_share_the_threads() -> None:
+    loops: set[asyncio.AbstractEventLoop] = set()
+    threads: set[object] = set()
+
+    async def there() -> asyncio.AbstractEventLoop:
+        await yield_now()
+        return asyncio.get_running_loop()
+
+    def visit() -> list[object]:
+        return [from_thread(asyncio.get_running_loop), from_thread(there), threading.current_thread()]
+
+    async def one() -> None:
+        loop = asyncio.get_running_loop()
+        loops.add(loop)
+        for _ in range(20):
+            *found, thread = await to_thread(visit)
+            assert found == [loop, loop]
+            threads.add(thread)
+
+    async def main() -> None:
+        before = metrics().pool.completed
+        for handle in [spawn(one(), on=number) for number in range(3)]:
+            await handle
+        pool = metrics().pool
+        assert pool.completed == before + 3 * 20
+        assert len(threads) <= pool.threads <= pool.size
+
+    run(main(), workers=3)
+    assert len(loops) == 3
+
+
+def test_there_and_back_again_and_again() -> None:
+    trail: list[int] = []
+
+    async def descend(depth: int) -> str:
+        trail.append(threading.get_ident())
+        return await to_thread(climb, depth) if depth else place.get()
+
+    def climb(depth: int) -> str:
+        trail.append(threading.get_ident())
+        return from_thread(descend, depth - 1)
+
+    async def elsewhere() -> str:
+        place.set("home")
+        return await run_in_thread_loop(descend(4), name="elsewhere")
+
+    assert run(elsewhere()) == "home"
+    on_loop, in_threads = trail[::2], trail[1::2]
+    assert len(set(on_loop)) == 1
+    assert len(set(in_threads)) == 4  # each waits for the next
+
+
+async def test_a_loop_that_is_run_inside_the_work_changes_nothing_for_the_work() -> None:
+    async def inside() -> bool:
+        return await to_thread(from_thread, asyncio.get_running_loop) is asyncio.get_running_loop()
+
+    def work() -> tuple[bool, object]:
+        return run(inside()), from_thread(asyncio.get_running_loop)
+
+    assert await to_thread(work) == (True, asyncio.get_running_loop())
+
+
+def test_it_works_on_a_loop_that_is_not_ours() -> None:
+    async def main() -> tuple[str, int]:
+        return await to_thread(from_thread, asyncio.sleep, 0, "slept"), await to_thread(len, "abc")
+
+    assert asyncio.run(main()) == ("slept", 3)
+
+
+async def test_what_the_function_returns_is_returned_even_if_it_could_be_awaited() -> None:
+    async def later() -> int:
+        return 42
+
+    def numbers() -> Generator[int, None, None]:
+        yield 1
+
+    assert await (await to_thread(later)) == 42
+    assert list(await to_thread(numbers)) == list(await to_thread(from_thread, numbers)) == [1]
 
 
 async def test_work_from_two_loops_finds_each_its_own() -> None:
@@ -476,6 +630,203 @@ async def test_a_timeout_around_it_is_an_ordinary_timeout() -> None:
     assert task is not None and task.cancelling() == 0
     await work.end()
     assert isinstance(work.error, CancelledError)
+
+
+async def test_the_call_in_progress_is_cancelled_exactly_once() -> None:
+    calling = asyncio.Event()
+    requests: list[int] = []
+
+    async def wait_for_ever() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        calling.set()
+        try:
+            await asyncio.Event().wait()
+        except CancelledError:
+            requests.append(task.cancelling())
+            await yield_now()  # a second request would be raised here
+            await yield_now()
+            requests.append(task.cancelling())
+            raise
+
+    task = asyncio.create_task(to_thread(from_thread, wait_for_ever))
+    await calling.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert requests == [1, 1]
+
+
+async def test_who_is_cancelled_again_still_waits_for_the_clean_up() -> None:
+    calling, cleaning, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def wait_for_ever() -> None:
+        calling.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await go.wait()
+
+    task = asyncio.create_task(to_thread(from_thread, wait_for_ever))
+    await calling.wait()
+    task.cancel()
+    await cleaning.wait()
+    task.cancel()
+    for _ in range(3):
+        await yield_now()
+    assert not task.done()
+    go.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_aborting_a_handle_cancels_the_call_in_progress_once_however_often_it_is_aborted() -> None:
+    calling = asyncio.Event()
+    requests: list[int] = []
+
+    async def wait_for_ever() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        calling.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            requests.append(task.cancelling())
+
+    work = Work(from_thread, wait_for_ever)
+    handle = spawn_blocking(work)
+    await calling.wait()
+    handle.abort()
+    handle.abort()
+    with pytest.raises(JoinError):
+        await handle
+    assert isinstance(work.error, CancelledError)
+    assert requests == [1]
+
+
+async def test_a_call_that_waits_for_its_own_thread_can_be_cancelled() -> None:
+    tasks: list[asyncio.Task[Any]] = []
+    handles: list[JoinHandle[None]] = []
+    waiting, go = asyncio.Event(), threading.Event()
+
+    async def wait_for_the_thread() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        waiting.set()
+        await handles[0]
+
+    def work() -> None:
+        go.wait()
+        from_thread(wait_for_the_thread)
+
+    handles.append(spawn_blocking(work))
+    go.set()
+    await waiting.wait()
+    tasks[0].cancel()
+    await asyncio.wait(tasks)
+    with pytest.raises(JoinError):
+        await handles[0]
+
+
+async def test_a_thread_that_is_interrupted_cancels_its_call_whose_error_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calling, failed = asyncio.Event(), asyncio.Event()
+    errors: list[object] = []
+    loop = asyncio.get_running_loop()
+
+    def report(_: object, context: dict[str, Any]) -> None:
+        errors.append(context["exception"])
+        failed.set()
+
+    loop.set_exception_handler(report)
+
+    async def fail_to_clean_up() -> None:
+        calling.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError("lost")
+
+    def interrupt(waiter: object, timeout: float) -> bool:
+        asyncio.run_coroutine_threadsafe(calling.wait(), loop).result()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("yamanote.threads._call.ThreadWaiter.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        await to_thread(from_thread, fail_to_clean_up)
+    await failed.wait()
+    assert [str(error) for error in errors] == ["lost"]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_call_that_aborts_its_own_thread_is_cancelled_where_it_waits_next(plain: bool) -> None:
+    handles: list[JoinHandle[None]] = []
+
+    async def wait_for_ever() -> None:
+        await asyncio.Event().wait()
+
+    async def abort_and_wait() -> None:
+        handles[0].abort()
+        await asyncio.Event().wait()
+
+    def abort_and_return() -> Coroutine[Any, Any, None]:
+        handles[0].abort()
+        return wait_for_ever()
+
+    go = threading.Event()
+
+    def work() -> None:
+        go.wait()
+        from_thread(abort_and_return if plain else abort_and_wait)
+
+    work_ = Work(work)
+    handles.append(spawn_blocking(work_))
+    go.set()
+    with pytest.raises(JoinError):
+        await handles[0]
+    assert isinstance(work_.error, CancelledError)
+
+
+async def test_a_coroutine_that_is_thrown_away_cancels_the_call_in_progress() -> None:
+    calling, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait_for_ever() -> None:
+        calling.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    work = Work(from_thread, wait_for_ever)
+    coroutine = to_thread(work)
+    coroutine.send(None)
+    await calling.wait()
+    coroutine.close()
+    await ended.wait()
+    await work.end()
+    assert isinstance(work.error, CancelledError)
+
+
+async def test_an_error_of_one_call_of_a_map_cancels_what_the_others_call_on_the_loop() -> None:
+    calling = asyncio.Event()
+    reports: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+
+    async def wait_for_ever() -> None:
+        calling.set()
+        await asyncio.Event().wait()
+
+    def work(number: int) -> None:
+        if number:
+            from_thread(wait_for_ever)
+        from_thread(calling.wait)
+        raise LookupError("lost")
+
+    with pytest.raises(LookupError, match="lost"):
+        await map_blocking(work, range(4), limit=2)
+    assert reports == []
 
 
 def test_cancellation_at_any_moment_leaves_no_thread_waiting(caplog: pytest.LogCaptureFixture) -> None:

@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from .runtime import CoroState as CoroState
     from .runtime import CriticalSection as CriticalSection
     from .runtime import Defer as Defer
+    from .runtime import Errand as Errand
     from .runtime import EventLoop as EventLoop
     from .runtime import GuaranteedTask as GuaranteedTask
     from .runtime import Handle as Handle
@@ -165,6 +166,7 @@ if TYPE_CHECKING:
     from .runtime import refuse_loop_thread as refuse_loop_thread
     from .runtime import remaining as remaining
     from .runtime import run as run
+    from .runtime import run_errand as run_errand
     from .runtime import runnable_tasks as runnable_tasks
     from .runtime import scope as scope
     from .runtime import set_random_source as set_random_source
@@ -258,8 +260,20 @@ if TYPE_CHECKING:
     from .sync import When as When
     from .sync import WouldBlock as WouldBlock
     from .sync import WriteLock as WriteLock
+    from .threads import Portal as Portal
+    from .threads import ThreadTaskGroup as ThreadTaskGroup
+    from .threads import ThreadsafeCondition as ThreadsafeCondition
+    from .threads import ThreadsafeGenerator as ThreadsafeGenerator
+    from .threads import ThreadsafeIterator as ThreadsafeIterator
+    from .threads import ThreadsafeLock as ThreadsafeLock
+    from .threads import ThreadsafeState as ThreadsafeState
+    from .threads import Until as Until
     from .threads import from_thread as from_thread
+    from .threads import launch_in_thread_loop as launch_in_thread_loop
     from .threads import run_in_thread_loop as run_in_thread_loop
+    from .threads import run_in_thread_loop_contextualized as run_in_thread_loop_contextualized
+    from .threads import threadsafe_agen as threadsafe_agen
+    from .threads import threadsafe_aiter as threadsafe_aiter
     from .threads import to_thread as to_thread
     from .time import DeadlockError as DeadlockError
     from .time import DelayQueue as DelayQueue
@@ -343,6 +357,7 @@ _AREA_OF = {
     "Delayed": "time",
     "DelimiterCodec": "streams",
     "Encoder": "streams",
+    "Errand": "runtime",
     "Event": "sync",
     "EventLoop": "runtime",
     "FileSink": "sinks",
@@ -386,6 +401,7 @@ _AREA_OF = {
     "Permit": "channels",
     "PermitPool": "sync",
     "PersistentTaskGroup": "runtime",
+    "Portal": "threads",
     "RateLimiter": "time",
     "ReadLock": "sync",
     "Receiver": "channels",
@@ -423,10 +439,17 @@ _AREA_OF = {
     "TaskTracker": "runtime",
     "TaskTrackerToken": "runtime",
     "TaskWaiter": "runtime",
+    "ThreadTaskGroup": "threads",
     "ThreadWaiter": "runtime",
+    "ThreadsafeCondition": "threads",
+    "ThreadsafeGenerator": "threads",
+    "ThreadsafeIterator": "threads",
+    "ThreadsafeLock": "threads",
+    "ThreadsafeState": "threads",
     "Timer": "time",
     "TimerDelayPolicy": "time",
     "UnboundedSender": "channels",
+    "Until": "threads",
     "VersionedCell": "sync",
     "VirtualClock": "time",
     "WaitStatistics": "sync",
@@ -496,6 +519,7 @@ _AREA_OF = {
     "is_thread_parked": "runtime",
     "iter": "streams",
     "join": "futures",
+    "launch_in_thread_loop": "threads",
     "lazy": "futures",
     "lru_cache": "runtime",
     "main": "runtime",
@@ -527,7 +551,9 @@ _AREA_OF = {
     "repeat_with": "streams",
     "retry": "time",
     "run": "runtime",
+    "run_errand": "runtime",
     "run_in_thread_loop": "threads",
+    "run_in_thread_loop_contextualized": "threads",
     "runnable_tasks": "runtime",
     "scope": "runtime",
     "select": "futures",
@@ -548,6 +574,8 @@ _AREA_OF = {
     "suppress": "runtime",
     "task_reinsert": "runtime",
     "task_set": "futures",
+    "threadsafe_agen": "threads",
+    "threadsafe_aiter": "threads",
     "timeout": "time",
     "timeout_at": "time",
     "to_thread": "threads",
@@ -607,6 +635,7 @@ __all__ = [
     "Delayed",
     "DelimiterCodec",
     "Encoder",
+    "Errand",
     "Event",
     "EventLoop",
     "FileSink",
@@ -650,6 +679,7 @@ __all__ = [
     "Permit",
     "PermitPool",
     "PersistentTaskGroup",
+    "Portal",
     "RateLimiter",
     "ReadLock",
     "Receiver",
@@ -687,10 +717,17 @@ __all__ = [
     "TaskTracker",
     "TaskTrackerToken",
     "TaskWaiter",
+    "ThreadTaskGroup",
     "ThreadWaiter",
+    "ThreadsafeCondition",
+    "ThreadsafeGenerator",
+    "ThreadsafeIterator",
+    "ThreadsafeLock",
+    "ThreadsafeState",
     "Timer",
     "TimerDelayPolicy",
     "UnboundedSender",
+    "Until",
     "VersionedCell",
     "VirtualClock",
     "WaitStatistics",
@@ -758,6 +795,7 @@ __all__ = [
     "interval_at",
     "is_thread_parked",
     "join",
+    "launch_in_thread_loop",
     "lazy",
     "lru_cache",
     "main",
@@ -788,7 +826,9 @@ __all__ = [
     "repeat_with",
     "retry",
     "run",
+    "run_errand",
     "run_in_thread_loop",
+    "run_in_thread_loop_contextualized",
     "runnable_tasks",
     "scope",
     "select",
@@ -809,6 +849,8 @@ __all__ = [
     "suppress",
     "task_reinsert",
     "task_set",
+    "threadsafe_agen",
+    "threadsafe_aiter",
     "timeout",
     "timeout_at",
     "to_thread",

@@ -35,6 +35,8 @@ from yamanote.runtime._eager import coro_eager as coro_eager
 from yamanote.runtime._eager import eager as eager
 from yamanote.runtime._eager import prime as prime
 from yamanote.runtime._eager import primed as primed
+from yamanote.runtime._errand import Errand as Errand
+from yamanote.runtime._errand import run_errand as run_errand
 from yamanote.runtime._finish_within import finish_within as finish_within
 from yamanote.runtime._functools import aiter as aiter
 from yamanote.runtime._functools import apartial as apartial
@@ -123,6 +125,7 @@ __all__ = [
     "CoroState",
     "CriticalSection",
     "Defer",
+    "Errand",
     "EventLoop",
     "GuaranteedTask",
     "Handle",
@@ -202,6 +205,7 @@ __all__ = [
     "refuse_loop_thread",
     "remaining",
     "run",
+    "run_errand",
     "runnable_tasks",
     "scope",
     "set_random_source",

@@ -43,8 +43,9 @@ def spawn_blocking(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwarg
 
     **Cancel safety:** when nobody awaits the handle any more because the last who did was cancelled, the call is
     aborted, as by `JoinHandle.abort`: a call that has not started is dropped; one that runs cannot be interrupted,
-    but it can look at its `current_token`. The cancelled task does not wait for it; `cancel_and_wait` does, and then
-    `JoinHandle.is_cancelled` tells whether the call was dropped.
+    but it can look at its `current_token`. The cancelled task does not wait for it, only for what it has the loop do
+    just then (`from_thread`); `cancel_and_wait` does, and then `JoinHandle.is_cancelled` tells whether the call was
+    dropped.
 
     >>> from yamanote.runtime import run, spawn_blocking
     >>> async def example():
@@ -69,7 +70,7 @@ async def map_blocking(function: Callable[[T], U], items: Iterable[T], /, limit:
 
     **Cancel safety:** the same; the cancellation goes on when the calls in progress have ended.
 
-    Raises ValueError for a `limit` below 1.
+    Raises ValueError for a `limit` below 1. JoinError when a call raises CancelledError, for there is no result.
 
     >>> from yamanote.runtime import map_blocking, run
     >>> run(map_blocking(len, ["a", "bc"]))

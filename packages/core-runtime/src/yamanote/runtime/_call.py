@@ -1,7 +1,8 @@
 """Calls in threads: each on its way from who asks for it, through a thread, and back.
 
 Invariant: a call is taken once, by a thread or by its cancellation. What a thread has taken is made to its end, and its
-outcome arrives on the loop that asked for it; for a plain thread that asked, in the thread that made it.
+outcome arrives on the loop that asked for it; for a plain thread that asked, in the thread that made it. Until it is
+aborted, a call can have its loop do errands: then the one in progress is cancelled, and each later one refused.
 """
 
 from __future__ import annotations
@@ -16,17 +17,29 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 from yamanote.runtime import _site
+from yamanote.runtime._cancel import wait_for_end
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._task import on_loop
 from yamanote.runtime._token import CancellationToken
 from yamanote.runtime._waiter import Waiter
 
 if TYPE_CHECKING:
+    from yamanote.runtime._errand import Errand
     from yamanote.runtime._pool import PoolThread
 
-__all__ = ["Call", "CallHandle", "Inbox", "calls_of", "current", "current_token", "inbox_of"]
+__all__ = [
+    "Call",
+    "CallHandle",
+    "Inbox",
+    "calls_of",
+    "current",
+    "current_token",
+    "inbox_of",
+    "name_of",
+]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _logger = logging.getLogger("yamanote")
 
@@ -59,6 +72,7 @@ class Call(Generic[T]):
         "aborted",
         "args",
         "context",
+        "errand",
         "error",
         "function",
         "future",
@@ -85,6 +99,7 @@ class Call(Generic[T]):
         self.thread: PoolThread | None = None
         self.token: CancellationToken | None = None
         self.aborted = False
+        self.errand: Errand[Any] | None = None
         self._claim: list[None] = [None]
 
     def claim(self) -> bool:
@@ -126,8 +141,7 @@ class Call(Generic[T]):
         function = self.function
         if function is None:
             return self.label
-        # Not its `repr`, which is foreign code, and may be long.
-        return getattr(function, "__qualname__", None) or type(function).__qualname__
+        return name_of(function)
 
     @property
     def where(self) -> str:
@@ -144,6 +158,18 @@ class Call(Generic[T]):
                 token.cancel()
         return token
 
+    def run(self, errand: Errand[U]) -> U:
+        """Have its loop do `errand`. In its own thread."""
+        # Published, then looked: `_abort` says so, then looks for an errand. One of the two sees the other.
+        self.errand = errand
+        try:
+            if self.aborted:
+                raise CancelledError("nobody awaits this call any more")
+            return errand.wait()
+        finally:
+            self.errand = None
+            del self, errand  # an error refers to this frame
+
     def abort(self, reason: str | None) -> None:
         """Drop it, or tell it. From any thread."""
         on_loop(self.inbox.loop, self._abort, reason)
@@ -158,6 +184,14 @@ class Call(Generic[T]):
         self.aborted = True
         if self.token is not None:
             self.token.cancel(reason)
+        errand = self.errand
+        if errand is not None:
+            errand.cancel()
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What to call `function` in front of people. Not its `repr`, which is foreign code, and may be long."""
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 
 class CallHandle(JoinHandle[T]):
@@ -176,7 +210,15 @@ class CallHandle(JoinHandle[T]):
         self._awaiting.append(None)
         try:
             return (yield from super().__await__())
-        except (CancelledError, GeneratorExit):
+        except CancelledError:
+            if len(self._awaiting) == 1:
+                self.abort("nobody awaits it any more")
+                errand = self._call.errand
+                task = None if errand is None else errand.task
+                if task is not None and task is not asyncio.current_task():
+                    yield from wait_for_end([task]).__await__()
+            raise
+        except GeneratorExit:
             if len(self._awaiting) == 1:
                 self.abort("nobody awaits it any more")
             raise

@@ -129,7 +129,7 @@ def _dump(loop: asyncio.AbstractEventLoop) -> str:
     count = "1 task has" if len(tasks) == 1 else f"{len(tasks)} tasks have"
     lines = [f"{count} not ended, at {loop.time():.3f} on the clock of their loop"]
     worker = worker_of(loop)
-    if worker is not None and (backlog := len(worker.backlog) + len(worker.pinned)):
+    if worker is not None and (backlog := worker.waiting()):
         lines.append(f"{backlog} spawned here or for here, and not started yet")
     for ring in _rings(tasks):
         names = [repr(task.get_name()) for task in ring]

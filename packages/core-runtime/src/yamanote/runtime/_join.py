@@ -146,28 +146,40 @@ class JoinHandle(Generic[T_co]):
         return site_of(self._future)
 
     def register(self, waiter: Waiter[Any], /) -> None:
-        waiter.operation = callback = partial(self._settle, waiter)
+        waiter.operation = callback = partial(self._settle, waiter, [])
         if not when_done(self._future, callback) and waiter.claim():
             waiter.fail(JoinError(self.name, "its event loop has been closed"))
 
     def withdraw(self, waiter: Waiter[Any], /) -> None:
-        if waiter.settled:
-            # Not when it got a JoinError, or from another: a `Shared` passes on to the run that it has now.
-            if self._delivery is not None and waiter.error is self._future.exception():
-                self._delivery.count -= 1
-        else:
-            not_when_done(self._future, waiter)
+        callback = waiter.operation
+        if not waiter.settled and callback is not None:
+            # It may have been claimed, in the thread of the task, and not been settled yet. Leave a word *and then*
+            # look again; who settles does so *and then* looks for the word. Whoever takes it gives the error back.
+            _, withdrawn = callback.args
+            withdrawn.append(None)
+            if not waiter.settled:
+                not_when_done(self._future, waiter)
+                return
+            if not _taken(withdrawn):
+                return
+        self._give_back(waiter)
 
-    def _settle(self, waiter: Waiter[Any], future: asyncio.Future[Any]) -> None:
+    def _settle(self, waiter: Waiter[Any], withdrawn: list[None], future: asyncio.Future[Any]) -> None:
+        if waiter.claim():
+            if future.cancelled():
+                waiter.fail(self._join_error())
+            elif (error := future.exception()) is not None:
+                waiter.fail(error.with_traceback(self._delivered().traceback))
+            else:
+                waiter.settle(future.result())
+            if _taken(withdrawn):
+                self._give_back(waiter)
         waiter.operation = None  # it refers to the waiter
-        if not waiter.claim():
-            return
-        if future.cancelled():
-            waiter.fail(self._join_error())
-        elif (error := future.exception()) is not None:
-            waiter.fail(error.with_traceback(self._delivered().traceback))
-        else:
-            waiter.settle(future.result())
+
+    def _give_back(self, waiter: Waiter[Any]) -> None:
+        # Not when it got a JoinError, or from another: a `Shared` passes on to the run that it has now.
+        if self._delivery is not None and waiter.error is self._future.exception():
+            self._delivery.count -= 1
 
     def _take(self) -> T_co:
         future = self._future
@@ -236,6 +248,14 @@ def when_done(future: asyncio.Future[Any], callback: Callback) -> bool:
         if not future.done():
             return not closed
     callback(future)
+    return True
+
+
+def _taken(withdrawn: list[None]) -> bool:
+    try:
+        withdrawn.pop()
+    except IndexError:
+        return False
     return True
 
 

@@ -9,16 +9,19 @@ callbacks have gone by since the last time, even in the middle of a turn.
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import sys
 from _thread import _count as count_threads
 from asyncio import Handle
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
+from socket import socket
 from sys import getswitchinterval
 from time import monotonic, sleep
 from types import BuiltinMethodType
@@ -36,16 +39,23 @@ Ts = TypeVarTuple("Ts")
 _has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 """Python has that since 3.13. On a free-threaded build, an extension that is imported later may turn the lock on."""
 
+_give_core_away: Callable[[], object] | None = getattr(os, "sched_yield", None)
+"""Let another thread run on this core, if one can. Not on Windows."""
+
 _BUDGET = 0.0005
 """Seconds until the next poll, when there is always something to run. A poll costs half a percent of that."""
 _MOST = 1024
-"""Callbacks until the next poll, where the clock stands still (a virtual one) or is coarse."""
+"""Callbacks until the next poll, and looks for an answer, where the clock stands still (a virtual one) or is coarse."""
 _STRETCH = 16
 """Callbacks until the next look at the clock. After a stretch that has taken longer than the budget it is one, and
 doubles again: who blocks the loop keeps it from polling sixteen times, and from then on once.
 """
 _GIVE_WAY = 0.00005
 """Seconds in which a thread that waits for the interpreter lock can wake up and take it."""
+_LINGER = 0.00005
+"""Seconds for which a worker that expects another's answer stays awake."""
+_SOON = 0.0002
+"""Seconds. Who is woken by another worker within them expects the next answer as soon."""
 _LONGEST_SLEEP = 24 * 3600.0
 """Seconds. Selectors do not take any number."""
 _MANY_CANCELLED = 50
@@ -113,6 +123,8 @@ class EventLoop(ReceivingLoop):
     _ready: deque[Entry]
     _scheduled: list[TimerHandle]
     _timer_cancelled_count: int
+    _ssock: socket
+    _process_self_data: Callable[[bytes], None]
     _process_events: Callable[[list[tuple[selectors.SelectorKey, int]]], None]
     _clock_resolution: float
     _check_closed: Callable[[], None]
@@ -132,6 +144,7 @@ class EventLoop(ReceivingLoop):
         self._is_due = False  # a timer was due when it was made
         self._gave_way = 0.0  # when threads could last take the interpreter lock, in real time
         self._is_awake = False  # it will look at what is ready before it sleeps, or is about to be woken
+        self._lingers = False  # another worker's answer came soon the last time
         self._timer_numbers = count()
 
     def statistics(self) -> LoopStatistics:
@@ -201,6 +214,11 @@ class EventLoop(ReceivingLoop):
             except BaseException:  # Ctrl-C
                 self._is_awake = False
                 raise
+
+    def _read_from_self(self) -> None:
+        """Once, where asyncio reads until there is nothing: mostly it is one byte, and what is left wakes us again."""
+        with suppress(BlockingIOError, InterruptedError):
+            self._process_self_data(self._ssock.recv(4096))
 
     # ------------------------------------------------------------------ doing it
 
@@ -289,8 +307,12 @@ class EventLoop(ReceivingLoop):
             now = self.time()
             self._note(now)
             timeout = min(max(0, scheduled[0]._when - now), _LONGEST_SLEEP) if scheduled else None
+            if self._lingers and (timeout is None or timeout > _LINGER) and self._linger(now + _LINGER):
+                timeout = 0
             events = self._selector.select(timeout)
-            now = self.time()
+            asleep, now = now, self.time()
+            if self._yamanote_worker is not None:
+                self._lingers = bool(self._ready) and now - asleep < _SOON and not _has_gil()
         self._polled = now
         self._polls += 1
         self._process_events(events)
@@ -303,6 +325,23 @@ class EventLoop(ReceivingLoop):
                 self._timer_cancelled_count -= 1
             else:
                 self._ready.append(timer)
+
+    def _linger(self, deadline: float) -> bool:
+        """Wait, without falling asleep, until another worker has made something ready; tell whether one has.
+
+        To be woken takes many times as long as most of what workers answer each other. So who was woken soon the last
+        time stays awake for a moment, and gives its core to any thread that can use it.
+        """
+        ready, time = self._ready, self.time
+        self._is_awake = True
+        try:
+            for _ in range(_MOST):
+                if ready or time() >= deadline or _give_core_away is None:
+                    break
+                _give_core_away()
+        finally:
+            self._is_awake = False
+        return bool(ready)  # looked at after that, see `_write_to_self`
 
     def _let_threads_run(self) -> None:
         """Give the interpreter lock to who waits for it, as often as Python promises (`sys.setswitchinterval`).

@@ -30,6 +30,8 @@ class Placed(asyncio.Future[T]):
 
     __slots__ = ("_claim", "_context", "_coroutine", "_name", "_requests", "_task", "_yamanote_site")
 
+    count = stretch = 1
+    """One coroutine, which a worker begins in one go."""
     _task: asyncio.Task[T] | None
 
     def __init__(
@@ -45,7 +47,10 @@ class Placed(asyncio.Future[T]):
         if _site.recording:
             _site.remember_site(self)
 
-    def begin(self, loop: asyncio.AbstractEventLoop, index: int = 0, /) -> None:
+    def split(self, count: int) -> None:
+        """Nothing is left of one."""
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start it on `loop`, which runs here, unless it has been cancelled. Its first step is made at once."""
         try:
             self._claim.pop()
@@ -86,7 +91,7 @@ class Placed(asyncio.Future[T]):
         self._coroutine.close()
         return super().cancel(msg)
 
-    def give_up(self, index: int, reason: str | None, /) -> None:
+    def give_up(self, reason: str | None) -> None:
         """Cancel it from any thread, if it has not been started."""
         try:
             self._claim.pop()

@@ -18,15 +18,16 @@ import sys
 import threading
 import weakref
 from _thread import TIMEOUT_MAX, allocate_lock
-from asyncio import _get_running_loop
+from asyncio import CancelledError, _get_running_loop
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from itertools import count
+from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar, final
 
-from yamanote.runtime._call import Call, CallHandle, current, forget_calls, inbox_of
+from yamanote.runtime._call import Call, CallHandle, current, current_token, forget_calls, inbox_of, name_of
 from yamanote.runtime._cancel import cancel_and_wait
 from yamanote.runtime._join import JoinError, JoinHandle
 from yamanote.runtime._waiter import refuse_loop_thread
@@ -159,11 +160,15 @@ class BlockingPool:
                 try:
                     results[index] = context.copy().run(function, item)
                 except BaseException as error:
-                    errors.append(error)
+                    if not isinstance(error, CancelledError):
+                        errors.append(error)
+                    elif not current_token().is_cancelled():  # else that is why: it was calling its loop
+                        errors.append(JoinError(work.__qualname__))
                     todo.clear()
                     for handle in handles:
                         handle.abort()
 
+        work.__qualname__ = name_of(function)  # for whoever has to tell of a call that does not end
         try:
             for _ in range(min(len(todo), self._size if limit is None else limit)):
                 handles.append(self._submit(asyncio.get_running_loop(), work, (), {}))
@@ -253,7 +258,7 @@ class BlockingPool:
             if len(self._threads) < self._size:
                 self._start()
         else:
-            thread.wake.release()
+            thread.wake.put(None)
 
     def _work(self, thread: PoolThread) -> None:
         """What each thread does."""
@@ -289,7 +294,7 @@ class BlockingPool:
                 self._ended.set()
         while self._idle:
             try:
-                self._idle.pop().wake.release()
+                self._idle.pop().wake.put(None)
             except IndexError:  # it has just left of its own accord
                 break
 
@@ -342,12 +347,16 @@ class BlockingPool:
     def _rest(self, thread: PoolThread) -> bool:
         """Sleep until there may be work. False when `thread`, which is among the idle ones, is to end."""
         stay = bool(self._calls)
-        if not stay and not self._closed and thread.wake.acquire(timeout=self._idle_seconds):
-            return True
+        if not stay and not self._closed:
+            try:
+                thread.wake.get(timeout=self._idle_seconds)
+                return True
+            except Empty:
+                pass
         try:
             self._idle.remove(thread)
         except ValueError:  # it has been chosen meanwhile: its wake-up is on its way
-            thread.wake.acquire()
+            thread.wake.get()
             return True
         if stay:
             return True
@@ -377,8 +386,8 @@ class PoolThread(threading.Thread):
         options: dict[str, Any] = {"context": Context()} if sys.version_info >= (3, 14) else {}
         super().__init__(name=name, daemon=True, **options)
         self._pool = pool
-        self.wake = allocate_lock()
-        self.wake.acquire()
+        # Not a lock: without the GIL, many that wait for theirs would spin beside those that work, see `ThreadWaiter`.
+        self.wake: SimpleQueue[None] = SimpleQueue()
         self.call: Call[Any] | None = None
         """What it is doing."""
         self.completed = self.dropped = 0  # written by this thread only

@@ -7,6 +7,7 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Coroutine
 from contextvars import Context
 from itertools import count, repeat
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from yamanote.runtime import _site
@@ -108,10 +109,8 @@ def spawn(
     """
     if len(coros) == 1 and on is None:
         return JoinHandle(start_anywhere(coros[0], name, context, eager, "spawn"))
-    coroutines = []
     try:
-        for coro in coros:
-            coroutines.append(as_coroutine(coro, "spawn"))
+        coroutines = [coro if type(coro) is CoroutineType else as_coroutine(coro, "spawn") for coro in coros]
         loop = _get_running_loop()
         if loop is None:
             raise no_loop("spawn")
@@ -133,7 +132,7 @@ def spawn(
         tasks = [make_task(coroutine, loop, label, context, eager) for coroutine, label in named]
     else:
         batch = Batch(coroutines, loop, name)
-        own.place_all(batch, len(coroutines))
+        own.place_all(batch.all())
         return batch
     return _JoinAll(tasks, loop) if len(coros) != 1 else JoinHandle(tasks[0])
 
@@ -192,6 +191,7 @@ class _JoinAll(JoinHandle[list[Any]]):
             # Those behind the first that failed are not asked for their errors: asyncio reports them.
             if task.cancelled():
                 self._future.set_exception(JoinHandle(task)._join_error())
+                self._future.exception()  # a cancellation is no error: who does not ask is not told
                 return
             if (error := task.exception()) is not None:
                 self._future.set_exception(error)

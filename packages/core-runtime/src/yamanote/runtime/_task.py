@@ -26,7 +26,7 @@ __all__ = ["make_task", "start_task"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_CAN_START_EAGERLY = sys.version_info >= (3, 12)
+CAN_START_EAGERLY = sys.version_info >= (3, 12)
 
 
 def start_task(
@@ -93,7 +93,7 @@ def make_task(
         loop._yamanote_spawned += 1  # type: ignore[attr-defined]
     except AttributeError:
         loop._yamanote_spawned = 1  # type: ignore[attr-defined]
-    if eager and _CAN_START_EAGERLY:
+    if eager and CAN_START_EAGERLY:
         task = Task(coroutine, loop=loop, name=name, context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
     elif eager:
         task = start_now(coroutine, loop, name, context)
@@ -102,6 +102,11 @@ def make_task(
     if _site.recording:
         _site.remember_site(task)
     return task
+
+
+def count_spawned(loop: asyncio.AbstractEventLoop, count: int) -> None:
+    """So many tasks have been made on `loop`, which runs here, and not by `make_task`."""
+    loop._yamanote_spawned = spawned_on(loop) + count  # type: ignore[attr-defined]
 
 
 def spawned_on(loop: asyncio.AbstractEventLoop) -> int:
@@ -160,9 +165,15 @@ def request_cancel(future: asyncio.Future[Any], reason: str | None) -> None:
     loop = future.get_loop()
     if _get_running_loop() is loop and future is asyncio.current_task():
         # A running task gets it at its next await. If it ends before, it keeps its value.
-        loop.call_soon(future.cancel, reason)
+        loop.call_soon(_cancel_now, future, reason)
     else:
-        on_loop(loop, future.cancel, reason)
+        on_loop(loop, _cancel_now, future, reason)
+
+
+def _cancel_now(future: asyncio.Future[Any], reason: str | None) -> None:
+    # To cancel one that has failed meanwhile would do nothing but keep asyncio from reporting its error.
+    if not future.done():
+        future.cancel(reason)
 
 
 def request_again(task: asyncio.Task[Any], requests: int) -> None:
@@ -174,7 +185,7 @@ def request_again(task: asyncio.Task[Any], requests: int) -> None:
 
 
 def _request_again_now(task: asyncio.Task[Any], requests: int) -> None:
-    if task.cancelling() > requests:
+    if task.cancelling() > requests and not task.done():  # see `_cancel_now`
         task.uncancel()
         task.cancel()
 

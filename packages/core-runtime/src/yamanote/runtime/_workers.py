@@ -2,9 +2,9 @@
 
 Invariant: a coroutine that is placed is started once, by one worker, or closed; from its first instruction on it stays
 on that worker's loop. A worker starts what was spawned on it, oldest first, and takes half of another's backlog, oldest
-first, when it has none left. Nobody sleeps beside a backlog that its owner does not come to: who places the second, or
-begins one while others are left, wakes an idle worker; and a worker that goes idle says so *and then* looks at all
-backlogs.
+first, when it has none left; what stands for many coroutines is split by who has taken it out. Nobody sleeps beside a
+backlog that its owner does not come to: who places the second, or begins one while others are left, wakes an idle
+worker; and a worker that goes idle says so *and then* looks at all backlogs.
 
 Placed coroutines stay in the backlog until a worker really comes to start them. So to wake one that turns out to be
 busy costs nothing but the waking. What is shared by all workers is touched only when there is more to start than one
@@ -20,7 +20,6 @@ from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context, copy_context
-from itertools import repeat
 from typing import Any, Protocol, TypeVar
 
 from yamanote.runtime._dump import calls_of_thread
@@ -42,13 +41,26 @@ _logger = logging.getLogger("yamanote")
 
 
 class Startable(Protocol):
-    """A coroutine that was spawned, or several, which are begun by their indices."""
+    """Coroutines that were spawned, often just one."""
 
-    def begin(self, loop: AbstractEventLoop, index: int, /) -> None:
-        """Start it on `loop`, which is running here, unless it has been given up."""
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        ...
 
-    def give_up(self, index: int, reason: str | None, /) -> None:
-        """It will not be started. From any thread."""
+    @property
+    def stretch(self) -> int:
+        """How many to begin in one go, while others may have the rest."""
+        ...
+
+    def split(self, count: int, /) -> Startable | None:
+        """Keep the first `count`, and return the others, if there are any."""
+
+    def begin(self, loop: AbstractEventLoop, /) -> None:
+        """Start them on `loop`, which is running here, unless they have been given up."""
+
+    def give_up(self, reason: str | None, /) -> None:
+        """They will not be started. From any thread."""
 
 
 class Workers:
@@ -119,8 +131,8 @@ class Worker:
         self.workers = workers
         self.loop = loop
         self.number = number
-        self.backlog: deque[tuple[Startable, int]] = deque()
-        self.pinned: deque[tuple[Startable, int]] = deque()  # what nobody else may start
+        self.backlog: deque[Startable] = deque()
+        self.pinned: deque[Startable] = deque()  # what nobody else may start
         self.ending = False
         self.thread: threading.Thread | None = None
         self._idle = idle  # of all workers: who has nothing to start, the last to become so at the end
@@ -135,7 +147,7 @@ class Worker:
     def place(self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None) -> Placed[T]:
         """Have `coroutine`, which is spawned here, started by whichever worker is free first."""
         placed = Placed(coroutine, self.loop, name, copy_context() if context is None else context)
-        self.backlog.append((placed, 0))
+        self.backlog.append(placed)
         if not self._beginning:
             self._beginning = True
             self.loop.call_soon(self._begin_some, context=self._context)
@@ -143,13 +155,13 @@ class Worker:
             self._wake_another()
         return placed
 
-    def place_all(self, batch: Startable, count: int) -> None:
-        """Have all of `batch`, which is spawned here, started by whichever workers are free first."""
-        self.backlog.extend(zip(repeat(batch, count), range(count), strict=True))
+    def place_all(self, several: Startable) -> None:
+        """Have `several`, which are spawned here, started by whichever workers are free first."""
+        self.backlog.append(several)
         if not self._beginning:
             self._beginning = True
             self.loop.call_soon(self._begin_some, context=self._context)
-        if len(self.backlog) > 1 and self._idle:
+        if self._idle:
             self._wake_another()
 
     def place_on(
@@ -157,7 +169,7 @@ class Worker:
     ) -> Placed[T]:
         """Have `coroutine`, which is spawned here, started by `worker`."""
         placed = Placed(coroutine, self.loop, name, copy_context() if context is None else context)
-        worker.pinned.append((placed, 0))
+        worker.pinned.append(placed)
         worker.wake()
         if worker._stopping:  # it may have looked before
             worker.give_up_backlog()
@@ -186,16 +198,18 @@ class Worker:
         end = time() + _SLICE
         while True:
             try:
-                startable, index = pinned.popleft() if pinned else backlog.popleft()
+                startable = pinned.popleft() if pinned else backlog.popleft()
             except IndexError:
                 if self._take_from_others() or not self._go_idle():
                     continue
                 self._beginning = False
                 return
+            if startable.count > 1 and (rest := startable.split(startable.stretch)) is not None:
+                backlog.appendleft(rest)
             if backlog and idle:
                 self._wake_another()
             try:
-                startable.begin(loop, index)
+                startable.begin(loop)
             except BaseException:  # what stops the loop
                 loop.call_soon(self._begin_some, context=self._context)
                 raise
@@ -212,6 +226,8 @@ class Worker:
                     taken.append(theirs.popleft())
             except IndexError:  # they are quicker
                 pass
+            if len(taken) == 1 and (rest := taken[0].split((taken[0].count + 1) // 2)) is not None:
+                theirs.appendleft(rest)
             if taken:
                 self.backlog.extend(taken)
                 return True
@@ -238,15 +254,19 @@ class Worker:
             if asleep:
                 return
 
+    def waiting(self) -> int:
+        """How many coroutines have been spawned here, or for here, and not started. From any thread."""
+        return sum(startable.count for entries in (self.pinned, self.backlog) for startable in entries.copy())
+
     def give_up_backlog(self) -> None:
         """Cancel what has not been started. From any thread."""
         for entries in (self.pinned, self.backlog):
             while True:
                 try:
-                    startable, index = entries.popleft()
+                    startable = entries.popleft()
                 except IndexError:
                     break
-                startable.give_up(index, "the runtime was shut down before")
+                startable.give_up("the runtime was shut down before")
 
     # ---------------------------------------------------------------- the thread
 

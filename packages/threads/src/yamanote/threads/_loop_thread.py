@@ -1,7 +1,7 @@
-"""`run_in_thread_loop`: an awaitable on an event loop of its own, in a thread of its own.
+"""Thread loops: an event loop of its own for an awaitable, in a thread of its own.
 
-Invariant: whoever awaits it goes on only when the awaitable, its loop and its thread have ended, whatever happens
-meanwhile. Each cancellation of the awaiting task is passed on once, to be thrown where the awaitable waits.
+Invariant: whoever waits for a thread loop goes on only when the awaitable, its loop and its thread have ended, whatever
+happens meanwhile. Each request to cancel it is passed on once, to be thrown where the awaitable waits.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from asyncio import CancelledError
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
-from yamanote.runtime import JoinError, Outcome, run, yield_now
+from yamanote.runtime import JoinError, JoinHandle, Outcome, cancel_and_wait, run, start_task, yield_now
+from yamanote.sync import Event
 
-__all__ = ["run_in_thread_loop"]
+__all__ = ["LoopThread", "discard", "label_of", "launch_in_thread_loop", "require_target", "run_in_thread_loop"]
 
 T = TypeVar("T")
 
@@ -49,7 +50,204 @@ def run_in_thread_loop(
     >>> run(main())
     'aside'
     """
-    label = getattr(target, "__qualname__", None) or type(target).__qualname__
+    require_target(target)
+    return _run_in_thread_loop(target, name)
+
+
+async def _run_in_thread_loop(target: Awaitable[T] | Callable[[], Awaitable[T]], name: str | None) -> T:
+    thread = LoopThread(target, name)
+    thread.start()
+    try:
+        return await thread.join()
+    except CancelledError:
+        if thread.cancel_requested:
+            raise
+    # Nobody has cancelled the caller, who must not look as if somebody had.
+    raise JoinError(label_of(target))
+
+
+def launch_in_thread_loop(
+    target: Awaitable[T] | Callable[[], Awaitable[T]], /, *, name: str | None = None
+) -> Coroutine[Any, Any, JoinHandle[T]]:
+    """Start `target` on a new event loop in a new thread; return its handle when it has made its first step there.
+
+    It takes what `run_in_thread_loop` takes, and the handle is as that of `yamanote.runtime.spawn`: await it for what
+    the target returns or raises, from any loop or thread; `abort` it; or drop it. The handle is finished when the
+    thread has ended. A target that is still running when the caller's runtime ends is cancelled and awaited with the
+    tasks of that.
+
+    Raises what `run_in_thread_loop` raises at the call. What the target raises, be it in its first step, is the
+    handle's.
+
+    **Cancel safety:** when it is cancelled while the target starts, that is cancelled too, and has ended when the
+    cancellation is raised.
+
+    >>> from yamanote.threads import launch_in_thread_loop
+    >>> async def answer() -> int:
+    ...     return 42
+    >>> async def main() -> int:
+    ...     handle = await launch_in_thread_loop(answer())
+    ...     return await handle
+    >>> run(main())
+    42
+    """
+    require_target(target)
+    return _launch_in_thread_loop(target, name)
+
+
+async def _launch_in_thread_loop(target: Awaitable[T] | Callable[[], Awaitable[T]], name: str | None) -> JoinHandle[T]:
+    thread = LoopThread(target, name)
+    thread.start()
+    # A task of the caller's loop stands for the thread, so it is seen, cancelled and awaited as all others are.
+    handle = JoinHandle(start_task(thread.join(), name=thread.name, eager=True))
+    try:
+        await thread.begun.wait()
+    except CancelledError:
+        await cancel_and_wait(handle)
+        raise
+    except GeneratorExit:  # thrown away, and cannot wait any more
+        handle.abort()
+        raise
+    return handle
+
+
+class LoopThread(Generic[T]):
+    """A thread that runs `target` on a loop of its own. `start` it and wait for its end, in the same thread, once."""
+
+    begun: Event
+    """Set when `target` has made its first step, or when it says so itself, if it `announces` that; or has ended."""
+    cancel_requested: bool
+    name: str
+
+    def __init__(
+        self, target: Awaitable[T] | Callable[[], Awaitable[T]], name: str | None, *, announces: bool = False
+    ) -> None:
+        self.begun = Event()
+        self.cancel_requested = False
+        self.name = name or f"loop of {label_of(target)}"
+        self._target = target
+        self._announces = announces
+        self._ended = Event()
+        self._outcome: Outcome[T] | None = None
+        self._requests: deque[Any] = deque()
+        self._task: asyncio.Task[Any] | None = None
+
+    def start(self) -> None:
+        """Raises RuntimeError when the system has no more threads; then `target` is closed."""
+        # On free-threaded builds a thread inherits a context, on the others it gets an empty one: neither is a copy.
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=self.name)
+        try:
+            self._thread.start()
+        except BaseException:
+            discard(self._target)
+            raise
+
+    def cancel(self, reason: object = None) -> None:
+        """Cancel `target`, from any thread; once more at each call."""
+        self.cancel_requested = True
+        self._requests.append(reason)
+        task = self._task
+        if task is not None:  # else it has not begun, or has ended
+            try:
+                task.get_loop().call_soon_threadsafe(self._pass_on, task)
+            except RuntimeError:  # that loop is closed already: it has ended
+                pass
+
+    async def join(self) -> T:
+        """Wait for the end, and return or raise what `target` did, its cancellation too."""
+        cancelled = await self.end()
+        outcome = self.take_outcome()
+        try:
+            if cancelled is not None and (outcome.error is None or outcome.cancelled):
+                raise cancelled
+            return outcome.unwrap()
+        finally:
+            del cancelled, outcome  # no reference cycle with the traceback
+
+    async def end(self) -> CancelledError | None:
+        """Wait for the end. Pass on each cancellation that comes meanwhile, and return the last one."""
+        cancelled: CancelledError | None = None
+        while not self._ended.is_set():
+            try:
+                await self._ended.wait()
+            except CancelledError as error:
+                cancelled = error
+                self.cancel(*error.args[:1])
+            except GeneratorExit:  # thrown away, and cannot wait any more
+                self.cancel()
+                raise
+        self._thread.join()  # it has nothing left to do: a matter of microseconds
+        try:
+            return cancelled
+        finally:
+            del cancelled
+
+    def blocking_end(self, ask: Callable[[], object]) -> BaseException | None:
+        """`end`, for plain threads: a KeyboardInterrupt counts as a cancellation. The second one is not waited for.
+
+        `ask` makes the thread come to its end. It is called in here, where it can be interrupted as well, and again.
+        """
+        interruption: BaseException | None = None
+        try:
+            while not self._ended.is_set():
+                try:
+                    ask()
+                    self._ended.blocking_wait()
+                except BaseException as error:
+                    if interruption is not None:
+                        raise
+                    interruption = error
+                    self.cancel("whoever waits for it was interrupted")
+            self._thread.join()
+            return interruption
+        finally:
+            del interruption
+
+    def take_outcome(self) -> Outcome[T]:
+        """How `target` has ended. Can be asked for once: an error refers to frames that refer to this thread."""
+        outcome, self._outcome = self._outcome, None
+        assert outcome is not None
+        return outcome
+
+    # ---------------------------------------------------------------- in the thread
+
+    def _run(self) -> None:
+        try:
+            self._outcome = run(self._main())
+        except BaseException as error:
+            self._outcome = Outcome.failed(error)
+        self._task = None
+        discard(self._target)
+        self.begun.set()
+        self._ended.set()
+
+    async def _main(self) -> Outcome[T]:
+        task = asyncio.current_task()
+        assert task is not None
+        # Published, then looked: `cancel` appends, then looks whether there is a task. One of the two sees the other.
+        self._task = task
+        try:
+            if self._requests:
+                self._pass_on(task)
+                await yield_now()
+            if not self._announces:
+                task.get_loop().call_soon(self.begun.set)  # after this step
+            del task  # it will refer to the outcome, and through that to this frame
+            target = self._target
+            return Outcome.ok(await (target if inspect.isawaitable(target) else target()))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Raised, it would refer to the frames of the runtime, which refer to the task, and that to the error.
+            return Outcome.failed(error)
+
+    def _pass_on(self, task: asyncio.Task[Any]) -> None:
+        while self._requests:
+            task.cancel(self._requests.popleft())
+
+
+def require_target(target: object) -> None:
+    """Refuse what cannot be run on another loop."""
     if inspect.isawaitable(target):
         if asyncio.isfuture(target):
             raise ValueError(f"target belongs to an event loop already: {target!r}; pass the coroutine instead")
@@ -57,95 +255,14 @@ def run_in_thread_loop(
             raise ValueError(f"target has been awaited already: {target!r}")
     elif not callable(target):
         raise TypeError(f"target must be an awaitable or a function that returns one, not {target!r}")
-    return _run_in_thread_loop(target, label, name)
 
 
-async def _run_in_thread_loop(target: Awaitable[T] | Callable[[], Awaitable[T]], label: str, name: str | None) -> T:
-    return await _LoopThread(target, label, name).join()
+def label_of(target: object) -> str:
+    """What names `target` where the caller did not."""
+    return getattr(target, "__qualname__", None) or type(target).__qualname__
 
 
-class _LoopThread(Generic[T]):
-    """The thread, seen from the loop that started it, which calls `join`, and from within, which is all the rest."""
-
-    def __init__(self, target: Awaitable[T] | Callable[[], Awaitable[T]], label: str, name: str | None) -> None:
-        self._target = target
-        self._label = label
-        self._home = asyncio.get_running_loop()
-        self._changed: asyncio.Future[None] | None = None
-        self._outcome: Outcome[T] | None = None
-        self._requests: deque[Any] = deque()
-        self._task: asyncio.Task[T] | None = None
-        # On free-threaded builds a thread inherits a context, on the others it gets an empty one: neither is a copy.
-        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=name or f"loop of {label}")
-
-    async def join(self) -> T:
-        try:
-            self._thread.start()
-        except RuntimeError:  # the system has no more threads
-            self._discard()
-            raise
-        cancelled: CancelledError | None = None
-        while self._outcome is None:
-            self._changed = self._home.create_future()
-            try:
-                await self._changed
-            except CancelledError as error:
-                cancelled = error
-                self._cancel(error.args[0] if error.args else None)
-        # It has nothing left to do: this is a matter of microseconds.
-        self._thread.join()
-        outcome = self._outcome
-        try:
-            if outcome.error is not None and not outcome.cancelled:
-                raise outcome.error
-            if cancelled is not None:
-                raise cancelled
-            if outcome.cancelled:
-                raise JoinError(self._label)
-            return outcome.unwrap()
-        finally:
-            del cancelled, outcome  # no reference cycle with the traceback
-
-    def _cancel(self, reason: Any) -> None:
-        self._requests.append(reason)
-        task = self._task
-        if task is not None:
-            try:
-                task.get_loop().call_soon_threadsafe(self._pass_on, task)
-            except RuntimeError:  # that loop is closed already: the end is on its way here
-                pass
-
-    def _pass_on(self, task: asyncio.Task[T]) -> None:
-        while self._requests:
-            task.cancel(self._requests.popleft())
-
-    def _run(self) -> None:
-        outcome: Outcome[T]
-        try:
-            outcome = Outcome.ok(run(self._main()))
-        except BaseException as error:
-            outcome = Outcome.failed(error)
-        self._discard()
-        try:
-            self._home.call_soon_threadsafe(self._end, outcome)
-        except RuntimeError:  # the loop is closed, with the task that waited there
-            pass
-
-    async def _main(self) -> T:
-        task = cast("asyncio.Task[T]", asyncio.current_task())
-        # Published, then looked: `_cancel` appends, then looks whether there is a task. One of the two sees the other.
-        self._task = task
-        if self._requests:
-            self._pass_on(task)
-            await yield_now()
-        target = self._target
-        return await (target if inspect.isawaitable(target) else target())
-
-    def _discard(self) -> None:
-        if inspect.iscoroutine(self._target):
-            self._target.close()  # if it has never started; otherwise it has ended, and this does nothing
-
-    def _end(self, outcome: Outcome[T]) -> None:
-        self._outcome = outcome
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+def discard(target: object) -> None:
+    """Close `target` if it is a coroutine that has never started."""
+    if inspect.iscoroutine(target) and inspect.getcoroutinestate(target) == inspect.CORO_CREATED:
+        target.close()

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Generator
 from functools import partial
 from math import inf
+from queue import Empty
 from sys import float_info
 from time import monotonic
 from typing import Any, final
@@ -339,13 +340,14 @@ class _Sleeper(ThreadWaiter[None]):
         if self._due == inf:  # behind others: so it is parked in the eyes of a clock, which need not wait for it
             self.sleep(end - monotonic())
         else:
-            self._sleep.acquire(timeout=min(max(0.0, min(self._due, end) - monotonic()), TIMEOUT_MAX))
+            try:
+                self._sleep.get(timeout=min(max(0.0, min(self._due, end) - monotonic()), TIMEOUT_MAX))
+            except Empty:
+                pass
 
     def _wake(self) -> None:
-        try:
+        if self._sleep.empty():  # else it has rung, and nobody has looked since
             super()._wake()
-        except RuntimeError:
-            pass  # it has rung, and nobody has looked since
 
 
 def _now(loop: AbstractEventLoop | None) -> float:
