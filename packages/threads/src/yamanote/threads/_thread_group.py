@@ -90,8 +90,8 @@ class ThreadTaskGroup(PortalTaskGroup):
     ...     return number * 2
     >>> with ThreadTaskGroup() as group:
     ...     handles = [group.spawn(double(number)) for number in range(3)]
-    >>> [handle.result() for handle in handles]
-    [0, 2, 4]
+    >>> sum(handle.result() for handle in handles)
+    6
     """
 
     __slots__ = ("_thread_block",)
