@@ -21,7 +21,7 @@ import threading
 from asyncio import AbstractEventLoop, get_running_loop
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from time import sleep as sleep_in_thread
@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import pytest
 
 from yamanote.channels import channel, channel_unbounded
-from yamanote.runtime import JoinHandle, TaskGroup, cancel_and_wait, move_on_after, run, spawn, spawn_blocking
+from yamanote.runtime import Started, TaskGroup, cancel_and_wait, move_on_after, run, spawn, spawn_blocking
 from yamanote.sync import Event, Lock
 from yamanote.time import sleep, timeout
 
@@ -136,21 +136,18 @@ async def one_per_worker(
 ) -> AsyncIterator[dict[AbstractEventLoop, T]]:
     """What `open` opens, once on each worker, by loop. At the end it is closed there. As in docs/guide/workers.md."""
     opened: dict[AbstractEventLoop, T] = {}
+    done = Event()
 
-    async def enter(stack: AsyncExitStack) -> None:
-        opened[get_running_loop()] = await stack.enter_async_context(open())
+    async def keep(started: Started[None]) -> None:
+        async with open() as opened[get_running_loop()]:
+            started()
+            await done.wait()
 
-    async def close(number: int, entering: JoinHandle[None], stack: AsyncExitStack) -> None:
-        await cancel_and_wait(entering)
-        await spawn(stack.aclose(), on=number)
-
-    async with AsyncExitStack() as all_workers:
+    async with TaskGroup() as group:
         for number in range(WORKERS):
-            stack = AsyncExitStack()
-            entering = spawn(enter(stack), on=number)
-            all_workers.push_async_callback(close, number, entering, stack)
-            await entering
+            await group.start(keep, on=number)
         yield opened
+        done.set()
 
 
 class Load:

@@ -224,7 +224,9 @@ async def tasks() -> None:
     assert_type(from_thread(len, "a"), int)
     async with TaskGroup(limit=3) as group:
         assert_type(group.spawn(length("a")), JoinHandle[int])
+        assert_type(group.spawn(length("a"), on=1), JoinHandle[int])
         assert_type(await group.start(ready, "a"), int)
+        assert_type(await group.start(ready, "a", on=1), int)
     async with JoinSet[int]() as set_of_tasks, JoinMap[str, int]() as by_name:
         set_of_tasks.spawn(length("a"))
         assert_type(await set_of_tasks.join_next(), JoinHandle[int] | None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import inspect
 import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -40,6 +41,16 @@ def test_the_values_come_in_the_order_of_the_coroutines_whoever_ends_first() -> 
         assert await spawn() == []
 
     run(main(), workers=3)
+
+
+def test_the_same_coroutine_twice_is_refused_because_two_workers_cannot_run_it() -> None:
+    async def main() -> None:
+        once, twice = value_of(1), value_of(2)
+        with pytest.raises(ValueError, match="each coroutine once"):
+            spawn(twice, once, twice)
+        assert {inspect.getcoroutinestate(coroutine) for coroutine in (once, twice)} == {inspect.CORO_CLOSED}
+
+    run(main(), workers=2)
 
 
 def test_the_first_error_in_their_order_is_raised_and_the_others_are_reported_once() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from yamanote.runtime import (
     BlockingPool,
+    Handle,
     JoinError,
     JoinHandle,
     TaskGroup,
@@ -47,6 +48,28 @@ async def settle(handle: JoinHandle[Any]) -> None:
 
 
 # one call
+
+
+async def nothing() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        spawn_blocking,
+        lambda given: map_blocking(given, [1]),
+        lambda given: BlockingPool(1).spawn(given),
+        lambda given: BlockingPool(1).map(given, [1]),
+        lambda given: Handle.current().spawn_blocking(given),
+    ],
+    ids=["spawn_blocking", "map_blocking", "pool.spawn", "pool.map", "Handle.spawn_blocking"],
+)
+async def test_a_coroutine_instead_of_a_function_is_closed_and_refused_with_advice(take: Any) -> None:
+    coroutine = nothing()
+    with pytest.raises(TypeError, match="give the function and its arguments"):
+        await take(coroutine)
+    with pytest.raises(RuntimeError, match="already awaited"):
+        coroutine.send(None)
 
 
 async def test_a_call_is_made_in_a_thread_of_the_pool_and_gives_its_result() -> None:
@@ -324,6 +347,32 @@ async def test_a_call_that_others_still_await_goes_on(two_threads: BlockingPool)
     while thread.is_alive():
         await asyncio.sleep(0.001)
     assert results == [3]
+
+
+async def test_of_two_that_stop_awaiting_at_once_on_two_loops_one_aborts_the_call(two_threads: BlockingPool) -> None:
+    gate = threading.Event()
+    held = [spawn_blocking(gate.wait, 60) for _ in range(2)]
+    handle = spawn_blocking(len, "abc")
+    first, second = handle.__await__(), handle.__await__()
+
+    class Awaiting(list[None]):
+        def pop(self, *_: Any) -> None:
+            if second in unfinished:
+                unfinished.remove(second)
+                with pytest.raises(asyncio.CancelledError):
+                    second.throw(asyncio.CancelledError())
+            super().pop()
+
+    handle._awaiting = Awaiting()  # type: ignore[attr-defined]
+    unfinished = {first, second}
+    for awaiting in (first, second):
+        next(awaiting)
+    with pytest.raises(asyncio.CancelledError):
+        first.throw(asyncio.CancelledError())
+    assert handle.is_cancelled()
+    gate.set()
+    for other in held:
+        await other
 
 
 async def test_abort_from_a_thread(two_threads: BlockingPool) -> None:
@@ -782,6 +831,45 @@ def test_a_callable_that_cannot_be_shown_is_called_all_the_same():
     assert name.endswith("Shy")
 
 
+async def test_errors_of_a_map_that_is_cancelled_are_freed_when_they_have_been_reported(
+    two_threads: BlockingPool,
+) -> None:
+    class Lost(Exception):
+        """To be referred to weakly."""
+
+    two_threads._idle_seconds = 0.001  # without the GIL, what the thread has made is freed when it ends
+    reported: list[weakref.ref[Any]] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(weakref.ref(context["exception"]))
+    )
+    failing, gate = threading.Event(), threading.Event()
+
+    def fail(_: int) -> None:
+        failing.set()
+        gate.wait(60)
+        raise Lost
+
+    gc.disable()
+    try:
+        mapping = start_task(map_blocking(fail, [1]))
+        while not failing.is_set():
+            await asyncio.sleep(0.001)
+        mapping.cancel()
+        await yield_now()
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await mapping
+        assert len(reported) == 1
+        del mapping
+        for _ in range(2000):  # there is no cycle
+            if reported[0]() is None:
+                break
+            await asyncio.sleep(0.001)
+        assert reported[0]() is None
+    finally:
+        gc.enable()
+
+
 def test_errors_of_calls_that_nobody_waits_for_any_more_are_reported():
     reports = []
 
@@ -816,3 +904,29 @@ def test_a_limit_that_is_no_whole_number_is_refused(limit):
             TaskGroup(limit=limit)
 
     run(main())
+
+
+async def test_a_call_that_ends_with_its_abort_tells_the_reason_of_the_first() -> None:
+    class Asks:
+        task = None
+
+        def wait(self) -> None:
+            raise AssertionError("it was aborted before")
+
+        def cancel(self) -> None: ...
+
+    begun, aborted = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert aborted.wait(20)
+        run_errand(lambda _: Asks())
+
+    handle = spawn_blocking(work)
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    handle.abort("user")
+    handle.abort("again")
+    aborted.set()
+    with pytest.raises(JoinError, match="work was cancelled: user"):
+        await handle

@@ -1103,3 +1103,16 @@ async def test_a_group_whose_eager_children_need_not_wait_takes_no_loop_turn() -
         for _ in range(5):
             group.spawn(child(), eager=True)
     assert turns == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_spawned_after_the_cancellation_hears_its_reason(workers: int) -> None:
+    async def program() -> None:
+        async with TaskGroup(limit=1) as group:
+            group.cancel("enough")
+            handles = [group.spawn(asyncio.sleep(3600)) for _ in range(2)]  # one of them has to wait
+        for handle in handles:
+            with pytest.raises(JoinError, match="enough"):
+                await handle
+
+    run(program(), workers=workers)

@@ -442,6 +442,26 @@ def test_calls_from_threads_write_to_the_loop_only_when_it_may_sleep() -> None:
     loop.close()
 
 
+def test_who_is_interrupted_while_it_wakes_the_loop_wakes_it_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    wake = asyncio.SelectorEventLoop._write_to_self  # type: ignore[attr-defined]
+    interrupted: list[bool] = []
+
+    def interrupt(loop: Any) -> None:
+        if not interrupted:
+            interrupted.append(True)
+            loop.call_soon_threadsafe(loop.stop)  # another thread, which sees that somebody is about to wake it
+            raise KeyboardInterrupt
+        wake(loop)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "_write_to_self", interrupt)
+    loop: Any = EventLoop()
+    with pytest.raises(KeyboardInterrupt):
+        loop.call_soon_threadsafe(int)
+    assert loop._ssock.recv(1)
+    loop.run_forever()
+    loop.close()
+
+
 def test_a_cancelled_timer_that_falls_due_behind_another_is_not_counted_twice() -> None:
     async def main() -> int:
         loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from contextvars import copy_context
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import EventLoop, run, spawn
+from yamanote.runtime import EventLoop, TaskGroup, run, spawn
+from yamanote.runtime._batch import Batch
 from yamanote.runtime._placed import Placed
 from yamanote.runtime._workers import Worker, Workers
 
@@ -116,6 +118,47 @@ def test_whoever_wakes_wakes_another_than_itself_and_one_that_sleeps(monkeypatch
     for worker in workers.all:
         worker.give_up_backlog()
         worker.loop.close()
+
+
+def test_who_is_about_to_begin_something_is_not_the_only_one_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it begins may block it, before it comes to what it was woken for."""
+    workers = Workers([EventLoop() for _ in range(3)])
+    owner, sleeping, beginning = workers.all
+    woken: list[Worker] = []
+    monkeypatch.setattr(Worker, "wake", lambda self: woken.append(self))
+    assert sleeping._go_idle()
+    assert beginning._go_idle()
+    beginning._beginning = True  # and its time was over, so its loop polls
+    owner._wake_another()
+    assert woken == [beginning, sleeping]
+    for worker in workers.all:
+        worker.loop.close()
+
+
+def test_who_leaves_something_to_whom_it_takes_from_wakes_a_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner may be blocked, and whoever has looked while it was on its way has gone to sleep."""
+    workers = Workers([EventLoop() for _ in range(3)])
+    owner, thief, third = workers.all
+    woken: list[Worker] = []
+    for number in range(3):
+        owner.place(value_of(number), None, None)
+    owner.place_all(Batch([value_of(3), value_of(4)], owner.loop, None).all())
+    monkeypatch.setattr(Worker, "wake", lambda self: woken.append(self))
+    owner._idle.append(third)
+    assert thief._take_from_others()
+    assert woken == [third]
+    for worker in workers.all:
+        worker.give_up_backlog()
+        worker.loop.run_until_complete(asyncio.sleep(0))
+        worker.loop.close()
+
+
+def test_who_goes_idle_sees_what_has_been_put_back_into_its_own_backlog(two: list[Worker]) -> None:
+    owner, other = two
+    owner.place_all(Batch([value_of(0), value_of(1)], owner.loop, None).all())
+    assert other._take_from_others()
+    other.give_up_backlog()
+    assert not owner._go_idle()
 
 
 def test_who_goes_idle_while_there_is_a_backlog_does_not(two: list[Worker]) -> None:
@@ -243,3 +286,56 @@ def test_an_end_that_comes_after_its_own_loop_was_closed_is_reported_if_it_is_an
     home.close()
     run(main())
     assert [type(report["exception"]) for report in reports] == [LookupError]
+
+
+def test_a_future_that_is_spawned_stays_on_the_loop_that_it_belongs_to() -> None:
+    async def program() -> None:
+        async def there() -> asyncio.Future[int]:
+            loop = asyncio.get_running_loop()
+            future = loop.create_future()
+            loop.call_later(0.005, future.set_result, 3)
+            return future
+
+        abroad = await spawn(there(), on=1)
+        assert await spawn(abroad) == 3
+        for _ in range(20):
+            assert await spawn(await there()) == 3
+            assert await spawn(await there(), asyncio.sleep(0, 4), asyncio.ensure_future(asyncio.sleep(0, 5))) == [
+                3,
+                4,
+                5,
+            ]
+            async with TaskGroup(limit=2) as group:
+                handles = [group.spawn(await there()) for _ in range(3)]
+            assert [await handle for handle in handles] == [3, 3, 3]
+
+    run(program(), workers=3)
+
+
+def test_an_error_that_nobody_asks_for_is_reported_as_that_of_a_task(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raise LookupError("lost")
+
+    async def program(turns: int) -> None:
+        spawn(fail(turns), name="orphan")
+        await asyncio.sleep(0.01)
+        gc.collect()
+
+    for turns in (0, 3):
+        run(program(turns), workers=2)
+        (record,) = caplog.records
+        assert record.getMessage().startswith(
+            "Task exception was never retrieved\nfuture: <Task finished name='orphan' "
+        )
+        if turns:  # one that ends in its first step may have let go of its coroutine
+            assert "fail() done" in record.getMessage()
+        caplog.clear()
+
+
+async def test_what_has_not_ended_says_its_name() -> None:
+    placed = Placed(asyncio.sleep(0), asyncio.get_running_loop(), "sleeper", copy_context())
+    assert repr(placed) == "<Task pending name='sleeper'>"
+    placed.cancel()
+    assert repr(placed) == "<Task cancelled name='sleeper'>"

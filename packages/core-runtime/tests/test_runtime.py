@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
@@ -465,7 +466,7 @@ def test_blocking_calls_for_a_runtime_come_from_any_thread() -> None:
         assert call.result(10) == 5
         with pytest.raises(ValueError):
             handle.spawn_blocking(int, "x").result(10)
-        with pytest.raises(TypeError, match="needs a function, not 3"):
+        with pytest.raises(TypeError, match="function must be callable, not 3"):
             handle.spawn_blocking(3)  # type: ignore[arg-type]
 
     async def main() -> None:
@@ -677,3 +678,60 @@ def test_a_handle_works_on_uvloop() -> None:
         return await spawn_blocking(lambda: handle.block_on(value_of(3)))
 
     assert run(main(), loop_factory=uvloop.new_event_loop) == 3
+
+
+# ---------------------------------------------------------------- several workers
+
+
+async def name_of_thread() -> str:
+    return threading.current_thread().name
+
+
+def test_between_the_calls_the_other_workers_start_what_is_brought() -> None:
+    async def pinned() -> object:
+        return asyncio.get_running_loop()
+
+    with Runtime(workers=2) as runtime:
+        home = runtime.run_until_complete(pinned())
+        assert runtime.spawn(name_of_thread()).result(20) == "yamanote-worker-1"
+        assert runtime.handle.block_on(name_of_thread()) == "yamanote-worker-1"
+        assert runtime.handle.spawn_blocking(int, "12").result(20) == 12
+        given = runtime.spawn(pinned(), context=copy_context())  # it is for the loop that it is brought to
+        assert runtime.run_until_complete(given) is home
+
+
+async def wait_for_ever(waits: threading.Event) -> None:
+    waits.set()
+    await asyncio.sleep(3600)
+
+
+def test_a_runtime_of_several_workers_that_is_dropped_says_so_and_its_threads_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def leave_one() -> None:
+        spawn(asyncio.sleep(3600), on=1, name="left")
+        await spawn(name_of_thread(), on=1)
+
+    runtime = Runtime(workers=2)
+    runtime.run_until_complete(leave_one())
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "yamanote-worker-1"]
+    waits = threading.Event()
+    waiting = runtime.spawn(wait_for_ever(waits))
+    assert waits.wait(20)
+    handle = runtime.handle
+    with pytest.warns(ResourceWarning, match="<Runtime standing still> was dropped"):
+        del runtime
+        gc.collect()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert "'left'" in caplog.text
+    with pytest.raises(JoinError):
+        waiting.result(20)
+    with pytest.raises(RuntimeError, match="shut down"):
+        handle.block_on(asyncio.sleep(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runtime = Runtime(workers=2)
+        runtime.shutdown()
+        del runtime
+        gc.collect()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import inspect
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -1240,6 +1241,18 @@ def test_a_loop_that_cannot_be_made_leaves_none_open() -> None:
     assert all(loop.is_closed() for loop in made)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_factory_that_makes_no_new_loop_is_refused(workers: int) -> None:
+    one, closed = EventLoop(), EventLoop()
+    closed.close()
+    for loop, error in (None, TypeError), (closed, ValueError), (one, ValueError if workers > 1 else None):
+        coroutine = thread_of()
+        with nullcontext() if error is None else pytest.raises(error, match="loop_factory"):
+            run(coroutine, workers=workers, loop_factory=lambda loop=loop: loop)  # type: ignore[misc]
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    assert one.is_closed()
+
+
 # ---------------------------------------------------------------- interruptions
 
 
@@ -1273,6 +1286,30 @@ def test_what_ends_a_program_does_so_from_any_worker(
     gc.collect()
     assert cancelled == [True]
     assert len(caplog.records) <= 1  # asyncio's own, of a task that failed in its first step
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_ends_a_program_is_reported_by_no_handle_that_stands_for_its_task(
+    workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def interrupt() -> None:
+        await asyncio.sleep(0)
+        raise SystemExit(3)
+
+    async def from_thread() -> None:
+        threading.Thread(target=Handle.current().spawn, args=(interrupt(),)).start()
+        await asyncio.sleep(3600)
+
+    async def several() -> None:
+        spawn(interrupt(), asyncio.sleep(0))
+        await asyncio.sleep(3600)
+
+    with caplog.at_level(logging.ERROR):
+        for program in from_thread, several:
+            with pytest.raises(SystemExit):
+                run(program(), workers=workers)
+    gc.collect()
+    assert [record.message.partition("\n")[0] for record in caplog.records if "Future" in record.message] == []
 
 
 def test_what_ends_a_program_comes_out_of_a_group() -> None:

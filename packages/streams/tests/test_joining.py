@@ -475,6 +475,28 @@ async def test_the_pulls_of_take_until_leave_nothing_behind_in_a_long_lived_toke
         gc.collect()
 
 
+async def test_what_take_until_waited_for_may_fail_as_the_stream_is_dropped_and_is_reported() -> None:
+    reports: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report.get("exception")))
+    failure = LookupError()
+
+    async def fail_soon() -> None:
+        await asyncio.sleep(0)
+        raise failure
+
+    async def drop() -> None:
+        items = streams.iter(range(9)).take_until(fail_soon())
+        await anext(items)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        await drop()
+    for _ in range(2):
+        await asyncio.sleep(0)
+        gc.collect()
+    assert reports == [failure]
+
+
 async def test_take_until_leaves_the_task_as_it_was() -> None:
     task = asyncio.current_task()
     assert task is not None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
@@ -381,6 +384,26 @@ async def test_a_cancellation_that_an_error_has_replaced_is_raised_at_the_next_a
     assert task.cancelling() == 1
 
 
+async def test_an_error_that_has_replaced_a_cancellation_and_ended_the_task_is_reported() -> None:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context.get("exception")))
+    there = Elsewhere()
+
+    async def block() -> None:
+        async with run_in_thread_loop_contextualized(there.wait_and_fail):
+            await for_ever()
+
+    task = asyncio.create_task(block())
+    await there.reached()
+    task.cancel()
+    await asyncio.wait([task])
+    for _ in range(3):
+        await yield_now()
+    del task
+    gc.collect()
+    assert [type(error) for error in told] == [KeyError]
+
+
 async def test_a_timeout_around_the_block_is_an_ordinary_timeout() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -531,7 +554,7 @@ def test_hundreds_of_loops_leave_no_thread_and_no_descriptor() -> None:
                 assert await handle == 42
 
     run(answer())
-    before = _descriptors(), threading.active_count()
+    before, threads_before = _descriptors(), threading.active_count()
     run(main())
     for _ in range(30):
         with ThreadTaskGroup() as group:
@@ -540,7 +563,8 @@ def test_hundreds_of_loops_leave_no_thread_and_no_descriptor() -> None:
             portal.call(answer)
         with run_in_thread_loop_contextualized(answer):
             pass
-    assert (_descriptors(), threading.active_count()) == before
+    assert _descriptors() == before
+    assert threading.active_count() <= threads_before  # idle ones of a pool may have ended meanwhile
 
 
 @pytest.mark.usefixtures("switching_often")
@@ -567,3 +591,103 @@ async def test_context_variables_go_in_and_do_not_come_out() -> None:
         await group.spawn(visit())
     assert seen == ["home", "home", "in the body"]
     assert place.get() == "in the body"
+
+
+# ---------------------------------------------------------------- the end of the program
+
+
+def end_of(program: str) -> list[str]:
+    """What a program prints, and logs, until its end."""
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 0
+    return (ended.stdout + ended.stderr).splitlines()
+
+
+def test_a_thread_that_is_stuck_does_not_keep_the_program_from_ending_and_is_named_with_its_line() -> None:
+    lines = end_of("""
+        import threading
+        from yamanote.runtime import run, yield_now
+        from yamanote.threads import launch_in_thread_loop
+
+        hanging = threading.Event()
+
+        def hang():
+            hanging.set()
+            threading.Event().wait()
+
+        async def target():
+            await yield_now()
+            hang()
+
+        async def main():
+            await launch_in_thread_loop(target(), name="aside")
+            hanging.wait()
+
+        run(main(), shutdown_timeout=0.01)
+    """)
+    named = lines.index("the thread 'aside' has not ended, and is left behind:")
+    assert any(line.endswith("in hang") for line in lines[named:])
+
+
+@pytest.mark.parametrize("make", ["Portal()", "ThreadTaskGroup()"])
+def test_a_block_that_is_never_left_is_cancelled_and_named_at_the_end_of_the_program(make: str) -> None:
+    lines = end_of(f"""
+        import asyncio
+        import threading
+        from yamanote.threads import Portal, ThreadTaskGroup
+
+        begun = threading.Event()
+
+        async def child():
+            try:
+                begun.set()
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                print("cleaned up")
+
+        block = {make}.__enter__()
+        block.spawn(child())
+        begun.wait()
+    """)
+    name = make.removesuffix("()")
+    assert lines == ["cleaned up", f"the program ended before the thread 'loop of a {name}', whose loop is cancelled"]
+
+
+@pytest.mark.parametrize("make", [Portal, ThreadTaskGroup, lambda: run_in_thread_loop_contextualized(answer)])
+def test_a_block_that_was_not_entered_cannot_be_left(make: Callable[[], Any]) -> None:
+    with pytest.raises(RuntimeError, match="has not been entered"):
+        make().__exit__(None, None, None)
+
+
+async def test_a_block_for_tasks_that_was_not_entered_cannot_be_left() -> None:
+    for block in ThreadTaskGroup(), run_in_thread_loop_contextualized(answer):
+        with pytest.raises(RuntimeError, match="has not been entered"):
+            await block.__aexit__(None, None, None)
+
+
+def three() -> Any:
+    return 3
+
+
+async def launched() -> object:
+    return await (await launch_in_thread_loop(three))
+
+
+def beside() -> None:
+    with run_in_thread_loop_contextualized(three):
+        pass
+
+
+def spawned() -> None:
+    with Portal() as portal:
+        portal.spawn(three).result()
+
+
+@pytest.mark.parametrize(
+    "use", [lambda: run(run_in_thread_loop(three)), lambda: run(launched()), beside, spawned], ids=range(4)
+)
+def test_a_function_that_returns_no_awaitable_is_named_with_what_it_returned(use: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match=r"^three\(\) must return an awaitable, not 3$"):
+        use()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from yamanote.runtime import JoinError, JoinHandle, run, yield_now
 from yamanote.testing import explore, explore_cancellations
-from yamanote.threads import Portal, run_in_thread_loop, to_thread
+from yamanote.threads import Portal, ThreadTaskGroup, from_thread, run_in_thread_loop, to_thread
 
 place: ContextVar[str] = ContextVar("place", default="nowhere")
 
@@ -398,10 +399,53 @@ def test_it_can_be_entered_only_once() -> None:
         assert portal.call(double, 1) == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_in_a_forked_child_it_is_not_open_instead_of_waiting_for_ever() -> None:
+    uses: list[Callable[[], object]] = [
+        lambda: portal.call(double, 1),
+        lambda: portal.spawn(double(1)),
+        lambda: group.spawn(double(1)),
+    ]
+    with Portal() as portal, ThreadTaskGroup() as group:
+        child = os.fork()
+        if not child:
+            refused = 0
+            try:
+                signal.alarm(10)
+                for use in uses:
+                    try:
+                        use()
+                    except RuntimeError:
+                        refused += 1
+            finally:
+                os._exit(refused)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == len(uses)
+        assert portal.call(double, 1) == 2
+        assert group.spawn(double(1)).result() == 2
+
+
+def test_a_portal_that_was_made_before_a_fork_can_be_entered_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    portal = Portal()
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with portal:
+        assert portal.call(double, 1) == 2
+
+
 async def test_the_form_for_threads_is_refused_where_a_loop_runs() -> None:
     with pytest.raises(RuntimeError, match="async with"):
         with Portal():
             pass
+
+
+@pytest.mark.parametrize("take", [Portal().call, from_thread, to_thread])
+def test_a_coroutine_instead_of_a_function_is_closed_and_refused_with_advice(take: Callable[[Any], object]) -> None:
+    coroutine = double(1)
+    with pytest.raises(TypeError, match="give the function and its arguments"):
+        take(coroutine)
+    with pytest.raises(RuntimeError, match="already awaited"):
+        coroutine.send(None)
 
 
 def test_nonsense_is_refused_at_the_call() -> None:

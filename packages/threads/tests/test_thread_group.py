@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 import threading
@@ -268,6 +269,19 @@ def test_what_ends_programs_is_raised_as_it_is(
 
 
 # ---------------------------------------------------------------- cancellation
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_a_child_ends_the_program_with_is_raised_and_not_reported_as_well(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def end() -> None:
+        raise kind
+
+    with pytest.raises(kind), ThreadTaskGroup() as group:
+        group.spawn(end())
+    gc.collect()
+    assert caplog.records == []
 
 
 async def test_cancel_ends_children_and_body_and_raises_nothing() -> None:

@@ -450,7 +450,7 @@ async def test_nonsense_is_refused_by_name() -> None:
 
 
 def test_it_is_made_where_a_loop_runs() -> None:
-    with pytest.raises(RuntimeError, match="needs a running event loop"):
+    with pytest.raises(RuntimeError, match=r"threadsafe_aiter\(\) needs a running event loop"):
         threadsafe_aiter(count(1))
 
 
@@ -808,3 +808,32 @@ def test_it_ends_with_a_runtime_that_is_made_by_hand() -> None:
         items = runtime.run_until_complete(make())
     with pytest.raises(RuntimeError):
         next(items)
+
+
+async def test_an_error_that_is_no_exception_is_raised_once_too() -> None:
+    class Fatal(BaseException):
+        pass
+
+    class Source:
+        def __aiter__(self) -> AsyncIterator[int]:
+            return self
+
+        async def __anext__(self) -> int:
+            raise Fatal
+
+        async def aclose(self) -> None:
+            raise Fatal
+
+    async def consume() -> None:
+        with pytest.raises(Fatal):
+            await anext(items)
+        with pytest.raises(StopAsyncIteration):
+            await anext(items)
+        with pytest.raises(Fatal):
+            await items.aclose()
+        await items.aclose()
+
+    items = threadsafe_aiter(Source())
+    await run_in_thread_loop(consume())
+    items = threadsafe_aiter(Source())
+    await consume()

@@ -165,6 +165,7 @@ if TYPE_CHECKING:
     from .runtime import record_spawn_sites as record_spawn_sites
     from .runtime import refuse_loop_thread as refuse_loop_thread
     from .runtime import remaining as remaining
+    from .runtime import require_function as require_function
     from .runtime import run as run
     from .runtime import run_errand as run_errand
     from .runtime import runnable_tasks as runnable_tasks
@@ -549,6 +550,7 @@ _AREA_OF = {
     "repeat": "streams",
     "repeat_periodically": "time",
     "repeat_with": "streams",
+    "require_function": "runtime",
     "retry": "time",
     "run": "runtime",
     "run_errand": "runtime",
@@ -824,6 +826,7 @@ __all__ = [
     "repeat",
     "repeat_periodically",
     "repeat_with",
+    "require_function",
     "retry",
     "run",
     "run_errand",

@@ -9,6 +9,7 @@ from yamanote.runtime._budget import cooperative as cooperative
 from yamanote.runtime._budget import yield_now as yield_now
 from yamanote.runtime._cache import lru_cache as lru_cache
 from yamanote.runtime._call import current_token as current_token
+from yamanote.runtime._call import require_function as require_function
 from yamanote.runtime._cancel import cancel_and_wait as cancel_and_wait
 from yamanote.runtime._cancel import cancel_task as cancel_task
 from yamanote.runtime._clock import Clock as Clock
@@ -204,6 +205,7 @@ __all__ = [
     "record_spawn_sites",
     "refuse_loop_thread",
     "remaining",
+    "require_function",
     "run",
     "run_errand",
     "runnable_tasks",

@@ -22,7 +22,7 @@ from typing import Any, final
 from yamanote.runtime import _site
 from yamanote.runtime._eager_start import start_now
 from yamanote.runtime._join import JoinError, JoinHandle
-from yamanote.runtime._task import CAN_START_EAGERLY, count_spawned, on_loop, request_cancel, tasks_of, worker_of
+from yamanote.runtime._task import CAN_START_EAGERLY, count_spawned, fail, on_loop, request_cancel, tasks_of, worker_of
 
 __all__ = ["Batch", "Part"]
 
@@ -101,7 +101,7 @@ class Batch(JoinHandle[list[Any]]):
         self._label = label
         self._context = copy_context()
         self._coroutines = coroutines
-        self._running: dict[int, asyncio.Task[Any]] = {}  # which keeps them alive, too
+        self._running: dict[int, asyncio.Task[Any]] = {}
         self._values: list[Any] = [None] * len(coroutines)
         self._errors: dict[int, BaseException | asyncio.Task[Any]] = {}  # or the task, which keeps its error
         self._left = len(coroutines)
@@ -194,11 +194,14 @@ class Batch(JoinHandle[list[Any]]):
             aborted = bool(self._aborted)
         if aborted:
             request_cancel(task, self._aborted[0])
-        task.add_done_callback(partial(self._task_ended, index), context=tasks_of(task.get_loop()).context)
+        tasks = tasks_of(task.get_loop())
+        tasks.add(task)
+        task.add_done_callback(partial(self._task_ended, index), context=tasks.context)
 
     def _task_ended(self, index: int, task: asyncio.Task[Any]) -> None:
         if self._has_value(index, task):
             self._values[index] = task.result()
+        tasks_of(task.get_loop()).discard(task)
         with self._mutex:
             del self._running[index]
         self._have_ended(1)
@@ -231,11 +234,10 @@ class Batch(JoinHandle[list[Any]]):
         if isinstance(error, asyncio.Task) and error.cancelled():
             error = JoinHandle(error)._join_error()
         if isinstance(error, BaseException):
-            future.set_exception(error)
-            if isinstance(error, JoinError) or not isinstance(error, Exception):
-                # A cancellation is no error: who does not ask is not told. What else ends here comes out of the loop.
+            fail(future, error)
+            if isinstance(error, JoinError):  # a cancellation is no error: who does not ask is not told
                 future.exception()
         else:
             failure = error.exception()
             assert failure is not None
-            future.set_exception(failure)
+            fail(future, failure)

@@ -8,6 +8,7 @@ aborted, a call can have its loop do errands: then the one in progress is cancel
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
 from asyncio import CancelledError
@@ -36,6 +37,7 @@ __all__ = [
     "current_token",
     "inbox_of",
     "name_of",
+    "require_function",
 ]
 
 T = TypeVar("T")
@@ -79,6 +81,7 @@ class Call(Generic[T]):
         "inbox",
         "kwargs",
         "label",
+        "reason",
         "thread",
         "token",
         "value",
@@ -99,6 +102,7 @@ class Call(Generic[T]):
         self.thread: PoolThread | None = None
         self.token: CancellationToken | None = None
         self.aborted = False
+        self.reason: str | None = None  # that it was aborted for
         self.errand: Errand[Any] | None = None
         self._claim: list[None] = [None]
 
@@ -116,7 +120,7 @@ class Call(Generic[T]):
         thread.call = self
         self.thread = thread
         try:
-            self.value = self.context.run(self._called(), *self.args, **self.kwargs)
+            self.value = self.context.run(cast(Callable[..., T], self.function), *self.args, **self.kwargs)
         except BaseException as error:
             self.error = error
         thread.call = None
@@ -124,11 +128,6 @@ class Call(Generic[T]):
         self._forget()
         del self  # an error refers to this frame, and the call to its error
         return True
-
-    def _called(self) -> Callable[..., T]:
-        if self.function is None:
-            raise RuntimeError("this call has been made")
-        return self.function
 
     def _forget(self) -> None:
         """Let go at once of what it was called with: a handle may be kept for long, and a thread be slow to rest."""
@@ -155,7 +154,7 @@ class Call(Generic[T]):
         if token is None:
             self.token = token = CancellationToken()
             if self.aborted:  # see `_abort`: one of the two sees what the other has set
-                token.cancel()
+                token.cancel(self.reason)
         return token
 
     def run(self, errand: Errand[U]) -> U:
@@ -181,12 +180,34 @@ class Call(Generic[T]):
             self.future.cancel(reason)
             self.inbox.look()
             return
+        if not self.aborted:
+            self.reason = reason
         self.aborted = True
         if self.token is not None:
             self.token.cancel(reason)
         errand = self.errand
         if errand is not None:
             errand.cancel()
+
+
+def require_function(function: object) -> None:
+    """Refuse what cannot be called: TypeError. A coroutine, of a function called here instead of there, is closed.
+
+    For whoever takes a function in order to call it in another thread, or later.
+
+    >>> from yamanote.runtime import require_function
+    >>> async def work(): ...
+    >>> require_function(work)
+    >>> require_function(work())
+    Traceback (most recent call last):
+    TypeError: function must be callable, not <coroutine ...>: give the function and its arguments, and do not call it
+    """
+    if not callable(function):
+        advice = ""
+        if inspect.iscoroutine(function):
+            function.close()
+            advice = ": give the function and its arguments, and do not call it"
+        raise TypeError(f"function must be callable, not {function!r}{advice}")
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -209,21 +230,20 @@ class CallHandle(JoinHandle[T]):
             return self._take()
         self._awaiting.append(None)
         try:
-            return (yield from super().__await__())
-        except CancelledError:
-            if len(self._awaiting) == 1:
+            try:
+                return (yield from super().__await__())
+            finally:
+                self._awaiting.pop()
+        except (CancelledError, GeneratorExit) as stopped:
+            # Gone, and then looked: of two that go at once, on two loops, one sees that nobody is left.
+            if not self._awaiting:
                 self.abort("nobody awaits it any more")
                 errand = self._call.errand
                 task = None if errand is None else errand.task
-                if task is not None and task is not asyncio.current_task():
+                if task is not None and task is not asyncio.current_task() and isinstance(stopped, CancelledError):
                     yield from wait_for_end([task]).__await__()
             raise
-        except GeneratorExit:
-            if len(self._awaiting) == 1:
-                self.abort("nobody awaits it any more")
-            raise
         finally:
-            self._awaiting.pop()
             del self
 
     def register(self, waiter: Waiter[Any], /) -> None:
@@ -286,7 +306,7 @@ class Inbox:
             if error is None:
                 future.set_result(value)
             elif isinstance(error, CancelledError):
-                future.cancel()
+                future.cancel(*([call.reason] if call.aborted else error.args[:1]))
             elif isinstance(error, StopIteration):  # a future cannot raise that
                 wrapped = RuntimeError("the call raised StopIteration")
                 wrapped.__cause__ = error

@@ -16,18 +16,16 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple, Unpack
+from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
 
 from yamanote.runtime import _site
 from yamanote.runtime._awaited_by import add_awaiter, discard_awaiter
 from yamanote.runtime._cancel import cancel_and_wait
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._queued import QueuedHandle
+from yamanote.runtime._spawn import require_worker
 from yamanote.runtime._started import Started
-from yamanote.runtime._task import as_coroutine, make_task, request_cancel, worker_of
-
-if TYPE_CHECKING:
-    from yamanote.runtime._workers import Worker
+from yamanote.runtime._task import as_coroutine, make_task, place, request_cancel, worker_of
 
 __all__ = ["Children", "ErrorHandler", "was_taken"]
 
@@ -54,6 +52,7 @@ class Children(ABC):
         "_name",
         "_on_error",
         "_queue",
+        "_reason",
     )
 
     _policies: ClassVar[tuple[str, ...]] = ("report",)
@@ -70,6 +69,7 @@ class Children(ABC):
         self._limit = limit
         self._name = name
         self._aborting = False
+        self._reason: str | None = None  # for the abortion
         self._cut_short = False  # whether the abortion has ended anything
         self._loop: asyncio.AbstractEventLoop | None = None
         self._host: asyncio.Task[Any] | None = None  # who waits for the children, if that is one task
@@ -80,12 +80,19 @@ class Children(ABC):
         self._idle: asyncio.Future[None] | None = None
 
     def spawn(
-        self, coro: Awaitable[T], /, *, name: str | None = None, context: Context | None = None, eager: bool = False
+        self,
+        coro: Awaitable[T],
+        /,
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        eager: bool = False,
+        on: int | None = None,
     ) -> JoinHandle[T]:
         """Start a child, and return its handle at once; above the limit it waits for its turn, first in, first out.
 
-        `eager` is that of `yamanote.runtime.spawn`, for a child that need not wait. In a group that is being cancelled
-        the child is cancelled before its first instruction.
+        `eager` and `on` are those of `yamanote.runtime.spawn`; only a child that need not wait starts eagerly. In a
+        group that is being cancelled the child is cancelled before its first instruction.
 
         In a runtime with several workers, tasks on all of them may spawn. From another worker than the group's own this
         goes through the loop of the group, and then nothing starts eagerly; a group that ends meanwhile tells so
@@ -94,28 +101,42 @@ class Children(ABC):
         Awaiting the handle of a failed child raises its error.
 
         Raises TypeError for what cannot be awaited, RuntimeError when the group takes no children, or belongs to
-        another loop.
+        another loop, ValueError for a worker that there is not, and for `eager` on another one than the group's own.
         """
         loop = _get_running_loop()
         if loop is not self._loop and self._is_abroad(loop):
-            return self._send(as_coroutine(coro, "spawn"), name, context)
+            coroutine = as_coroutine(coro, "spawn")
+            if on is not None:
+                self._require_worker(on, eager, coroutine)
+            return self._send(coroutine, name, context, on)
         coroutine = self._admit(coro, "spawn", loop)
+        if on is not None:
+            self._require_worker(on, eager, coroutine)
         if self._limit is not None and self._active >= self._limit:
-            return self._enqueue(self._queued(coroutine, name, context))
-        return self._start(coroutine, name, context, eager)
+            return self._enqueue(self._queued(coroutine, name, context, on))
+        return self._start(coroutine, name, context, eager, on)
 
     def try_spawn(
-        self, coro: Awaitable[T], /, *, name: str | None = None, context: Context | None = None, eager: bool = False
+        self,
+        coro: Awaitable[T],
+        /,
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        eager: bool = False,
+        on: int | None = None,
     ) -> JoinHandle[T] | None:
         """Like `spawn`, but return None, and close the coroutine, when the limit is reached.
 
         Only on the group's own loop.
         """
         coroutine = self._admit(coro, "try_spawn", _get_running_loop())
+        if on is not None:
+            self._require_worker(on, eager, coroutine)
         if self._limit is not None and self._active >= self._limit:
             coroutine.close()
             return None
-        return self._start(coroutine, name, context, eager)
+        return self._start(coroutine, name, context, eager, on)
 
     async def start(
         self,
@@ -123,6 +144,7 @@ class Children(ABC):
         /,
         *args: *Ts,
         name: str | None = None,
+        on: int | None = None,
     ) -> T:
         """Start ``function(started, *args)`` as a child, and wait until it calls ``started(value)``; return the value.
 
@@ -152,7 +174,7 @@ class Children(ABC):
                 function.close()
             raise TypeError(f"start() needs an async function, to which it gives `started`, not {function!r}")
         started: Started[T] = Started()
-        handle = self.spawn(started.follow(function, args), name=name)
+        handle = self.spawn(started.follow(function, args), name=name, on=on)
         try:
             return await started.wait_for(handle)
         except CancelledError:
@@ -172,17 +194,25 @@ class Children(ABC):
         name: str | None,
         context: Context | None,
         eager: bool,
+        on: int | None,
         queued: QueuedHandle[T] | None = None,
     ) -> JoinHandle[T]:
         assert self._loop is not None
-        worker: Worker | None = getattr(self._loop, "_yamanote_worker", None)
+        worker = worker_of(self._loop)
         task: asyncio.Future[T]
         self._active += 1  # from its first instruction, which it may run in here
         try:
-            if worker is None or worker.ending or (eager or context is not None if queued is None else queued.pinned):
+            if (
+                worker is None
+                or self._aborting  # it is not to begin: elsewhere it might, before it is cancelled
+                or on == worker.number
+                or (on is None and (worker.ending or (queued is None and (eager or context is not None))))
+            ):
                 task = make_task(coroutine, self._loop, name, context, eager and not self._aborting)
+            elif on is None:
+                task = place(worker, coroutine, name, context)
             else:
-                task = worker.place(coroutine, name, context)
+                task = worker.place_on(worker.workers.all[on], coroutine, name, context)
         except BaseException as error:  # what stops the loop, in a first step
             if queued is None:
                 self._active -= 1
@@ -205,14 +235,25 @@ class Children(ABC):
             add_awaiter(task, self._host)
         task.add_done_callback(self._finished)
         if self._aborting:
-            task.cancel()
+            task.cancel(self._reason)
         return handle
 
-    def _queued(self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None) -> QueuedHandle[T]:
-        # It starts in a callback, whose context is another.
-        pinned = context is not None
-        context = copy_context() if context is None else context
-        handle = QueuedHandle(asyncio.Future(loop=self._loop), self._queue, coroutine, name, context, pinned)
+    def _require_worker(self, on: int, eager: bool, coroutine: Coroutine[Any, Any, Any]) -> None:
+        assert self._loop is not None
+        try:
+            require_worker(on, self._loop, eager)
+        except BaseException:
+            coroutine.close()
+            raise
+
+    def _queued(
+        self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None, on: int | None
+    ) -> QueuedHandle[T]:
+        if context is None:  # it starts in a callback, whose context is another
+            context = copy_context()
+        elif on is None and (worker := worker_of(self._loop)) is not None:
+            on = worker.number
+        handle = QueuedHandle(asyncio.Future(loop=self._loop), self._queue, coroutine, name, context, on)
         if _site.recording:
             _site.remember_site(handle._future)
         return handle
@@ -220,7 +261,7 @@ class Children(ABC):
     def _enqueue(self, handle: QueuedHandle[T]) -> QueuedHandle[T]:
         self._queue[handle] = None
         if self._aborting:
-            handle.abort()
+            handle.abort(self._reason)
         return handle
 
     # ---------------------------------------------------------------- from other workers of the runtime
@@ -234,9 +275,11 @@ class Children(ABC):
         ours, other = worker_of(self._loop), worker_of(loop)
         return ours is not None and other is not None and ours.workers is other.workers
 
-    def _send(self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None) -> JoinHandle[T]:
+    def _send(
+        self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None, on: int | None
+    ) -> JoinHandle[T]:
         assert self._loop is not None
-        handle = self._queued(coroutine, name, context)
+        handle = self._queued(coroutine, name, context, on)
         try:
             # Its own end goes the same way, so a child that sends another keeps the group open for it.
             self._loop.call_soon_threadsafe(self._arrived, handle)
@@ -255,7 +298,7 @@ class Children(ABC):
         if self._limit is not None and self._active >= self._limit:
             self._enqueue(handle)
         elif not handle._future.done():
-            self._start(handle.coroutine, handle.label, handle.context, False, handle)
+            self._start(handle.coroutine, handle.label, handle.context, False, handle.on, handle)
 
     def _finished(self, task: asyncio.Future[T], handle: JoinHandle[T] | None = None) -> None:
         if handle is None:  # else it has ended where it was started
@@ -278,7 +321,7 @@ class Children(ABC):
         if self._queue and not self._aborting:
             queued, _ = self._queue.popitem(last=False)
             # At once: nobody else runs now, and a turn of the loop costs more than most children do.
-            self._start(queued.coroutine, queued.label, queued.context, True, queued)
+            self._start(queued.coroutine, queued.label, queued.context, True, queued.on, queued)
         elif not self._active and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -286,6 +329,7 @@ class Children(ABC):
         if self._aborting:
             return
         self._aborting = True
+        self._reason = reason
         for queued in list(self._queue):
             self._cut_short = True
             queued.abort(reason)
@@ -333,7 +377,7 @@ class Children(ABC):
         self._children[task] = JoinHandle(task)
         task.add_done_callback(partial(self._handled, error))
         if self._aborting:
-            task.cancel()
+            task.cancel(self._reason)
         return True
 
     def _handled(self, error: Exception, task: asyncio.Task[Any]) -> None:

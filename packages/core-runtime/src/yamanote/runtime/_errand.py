@@ -41,6 +41,21 @@ def run_errand(make: Callable[[asyncio.AbstractEventLoop], Errand[T]]) -> T:
 
     Raises what the errand raises, CancelledError when nobody wants the result of the call any more, and RuntimeError
     anywhere but in a call that a loop has asked for.
+
+    >>> from concurrent.futures import Future
+    >>> from yamanote.runtime import run, run_errand, spawn_blocking
+    >>> class ReadClock:
+    ...     task = None  # it waits for nothing
+    ...     def __init__(self, loop):
+    ...         self.loop, self.answer = loop, Future()
+    ...     def wait(self):
+    ...         self.loop.call_soon_threadsafe(lambda: self.answer.set_result(self.loop.time()))
+    ...         return self.answer.result()
+    ...     def cancel(self): ...  # it has no end to wait for
+    >>> async def example():
+    ...     return await spawn_blocking(run_errand, ReadClock) <= asyncio.get_running_loop().time()
+    >>> run(example())
+    True
     """
     call = None if current.thread is None else current.thread.call
     if call is None or call.inbox is inbox_of(None):
@@ -48,4 +63,7 @@ def run_errand(make: Callable[[asyncio.AbstractEventLoop], Errand[T]]) -> T:
             "this thread does not know which loop to call: it has to be one which to_thread() gave work to, or "
             "spawn_blocking(), map_blocking() or a BlockingPool for a loop; from others, use a `Handle` of the runtime"
         )
-    return call.run(make(call.inbox.loop))
+    try:
+        return call.run(make(call.inbox.loop))
+    finally:
+        del call  # an error refers to this frame, and the call to its error

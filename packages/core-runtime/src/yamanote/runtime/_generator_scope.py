@@ -31,6 +31,7 @@ class ChildOptions(TypedDict, total=False):
     name: str | None
     context: Context | None
     eager: bool
+    on: int | None
 
 
 @final

@@ -20,10 +20,11 @@ from typing import Any, ParamSpec, TypeVar, final
 
 from yamanote.runtime import _site
 from yamanote.runtime._blocking import spawn_blocking
+from yamanote.runtime._call import require_function
 from yamanote.runtime._join import JoinError, JoinHandle
 from yamanote.runtime._metrics import RuntimeMetrics, metrics
 from yamanote.runtime._spawn import spawn
-from yamanote.runtime._task import as_coroutine, no_loop, request_cancel, start_anywhere
+from yamanote.runtime._task import as_coroutine, fail, no_loop, request_cancel, start_anywhere, worker_of
 from yamanote.runtime._waiter import Waiter, refuse_loop_thread
 
 __all__ = ["Handle", "give_up_brought", "refuse_from_now_on"]
@@ -40,7 +41,8 @@ class Handle:
     the process that this one was forked from; a coroutine that it refuses is closed.
 
     **Threads:** every method but `current` may be called from any thread. The loop must be running, or come to run, in
-    the thread of the runtime: while it stands still, what is brought waits.
+    the thread of the runtime: while it stands still, what is brought waits; but of several workers, one that runs
+    starts what has no `context`.
 
     >>> async def main():
     ...     handle = Handle.current()
@@ -81,7 +83,8 @@ class Handle:
             raise
         if _get_running_loop() is loop:
             return spawn(coroutine, name=name, context=context)
-        brought: _Brought[T] = _Brought(loop)
+        # A task that is given its context stays on this loop, so it is for nobody else.
+        brought: _Brought[T] = _Brought(_running_one(loop) if context is None else loop)
         brought.bring(coroutine, name, context)
         return brought
 
@@ -98,7 +101,9 @@ class Handle:
         except BaseException:
             coroutine.close()
             raise
-        brought: _Brought[T] = _Brought(loop)  # before anything can start: KeyboardInterrupt may come at any moment
+        brought: _Brought[T] = _Brought(
+            _running_one(loop)
+        )  # before anything can start: KeyboardInterrupt may come at any moment
         try:
             brought.bring(coroutine, None, None)
             return brought.result()
@@ -116,8 +121,7 @@ class Handle:
 
         Raises TypeError for what cannot be called.
         """
-        if not callable(function):
-            raise TypeError(f"spawn_blocking() needs a function, not {function!r}")
+        require_function(function)
 
         async def call() -> T:
             return await spawn_blocking(function, *args, **kwargs)
@@ -160,6 +164,14 @@ def refuse_from_now_on(loop: asyncio.AbstractEventLoop) -> None:
 
 def _is_ending(loop: asyncio.AbstractEventLoop) -> bool:
     return getattr(loop, "_yamanote_ending", False)
+
+
+def _running_one(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    """`loop`, or while that stands still one of another worker of its runtime, which goes on between the calls."""
+    worker = worker_of(loop)
+    if worker is None or loop.is_running():
+        return loop
+    return next((other.loop for other in worker.others if other.loop.is_running()), loop)
 
 
 def give_up_brought(loop: asyncio.AbstractEventLoop) -> None:
@@ -271,6 +283,6 @@ class _Brought(JoinHandle[T]):
             except CancelledError as cancelled:
                 future.cancel(*cancelled.args[:1])
         elif (error := task.exception()) is not None:
-            future.set_exception(error)
+            fail(future, error)
         else:
             future.set_result(task.result())

@@ -101,12 +101,10 @@ class JoinHandle(Generic[T_co]):
         Raises what the task raised, JoinError when it was cancelled, TimeoutError after `timeout` seconds, and
         RuntimeError in a thread that runs an event loop, unless the task has ended already.
         """
-        if not self._future.done():
-            return park_thread(self, timeout)
         try:
-            return self._take()
+            return self._take() if self._future.done() else park_thread(self, timeout)
         finally:
-            del self
+            del self  # an error refers to this frame
 
     def abort(self, reason: str | None = None) -> None:
         """Ask the task to stop: CancelledError is raised where it waits. Does not wait until it has.

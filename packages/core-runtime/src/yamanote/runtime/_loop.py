@@ -211,8 +211,8 @@ class EventLoop(ReceivingLoop):
             try:
                 self._is_awake = True
                 super()._write_to_self()  # type: ignore[misc]
-            except BaseException:  # Ctrl-C
-                self._is_awake = False
+            except BaseException:  # Ctrl-C, and somebody else may have left the waking to us
+                super()._write_to_self()  # type: ignore[misc]
                 raise
 
     def _read_from_self(self) -> None:

@@ -17,7 +17,7 @@ from contextvars import Context
 from typing import Any, TypeVar, final
 
 from yamanote.runtime import _site
-from yamanote.runtime._task import make_task, on_loop, request_cancel, tasks_of
+from yamanote.runtime._task import fail, make_task, on_loop, request_cancel, tasks_of
 
 __all__ = ["Placed"]
 
@@ -60,14 +60,14 @@ class Placed(asyncio.Future[T]):
         try:
             task = make_task(self._coroutine, loop, self._name, context, eager=True)
         except BaseException as error:  # out of its first step, and on its way out of the loop
-            on_loop(self.get_loop(), self._fail, error)
+            on_loop(self.get_loop(), fail, self, error)
             raise
         if (site := getattr(self, "_yamanote_site", None)) is not None:  # not where it was started
             task._yamanote_site = site  # type: ignore[attr-defined]
+        self._task = task
         if task.done():
             self._ended(task)
             return
-        self._task = task
         if self._requests is not None:
             self._pass_on_cancellation(task, self._requests)
         tasks = tasks_of(loop)
@@ -104,6 +104,12 @@ class Placed(asyncio.Future[T]):
         """The name of the task."""
         return self._task.get_name() if self._task is not None else self._name or "a task that has not started"
 
+    def __repr__(self) -> str:
+        """That of the task, for who is told of an error; one that runs in another thread cannot be looked at."""
+        if self._task is not None and self.done():
+            return repr(self._task)
+        return f"{super().__repr__()[:-1]} name={self.get_name()!r}>"
+
     def is_of(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether it stands for `task`; known in its first step, too."""
         return task is not None and task.get_coro() is self._coroutine
@@ -137,11 +143,9 @@ class Placed(asyncio.Future[T]):
             except CancelledError as cancelled:
                 super().cancel(*cancelled.args[:1])
         elif (error := task.exception()) is not None:
-            self._fail(error)
+            fail(self, error)
         else:
             self.set_result(task.result())
 
-    def _fail(self, error: BaseException) -> None:
-        self.set_exception(error)
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self.exception()  # it comes out of the loop as well, and is not reported once more
+
+Placed.__name__ = "Task"  # what asyncio reports an error of, that nobody has asked for

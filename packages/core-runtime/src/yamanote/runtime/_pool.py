@@ -27,7 +27,16 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar, final
 
-from yamanote.runtime._call import Call, CallHandle, current, current_token, forget_calls, inbox_of, name_of
+from yamanote.runtime._call import (
+    Call,
+    CallHandle,
+    current,
+    current_token,
+    forget_calls,
+    inbox_of,
+    name_of,
+    require_function,
+)
 from yamanote.runtime._cancel import cancel_and_wait
 from yamanote.runtime._join import JoinError, JoinHandle
 from yamanote.runtime._waiter import refuse_loop_thread
@@ -140,8 +149,7 @@ class BlockingPool:
 
         At most `limit` calls are made at once; None means as many as the pool has threads.
         """
-        if not callable(function):
-            raise TypeError(f"function must be callable, not {function!r}")
+        require_function(function)
         if limit is not None:
             _check_count(limit, "limit")
         todo = deque(enumerate(items))
@@ -178,6 +186,7 @@ class BlockingPool:
             todo.clear()
             await cancel_and_wait(*handles)
             _report(errors)
+            errors.clear()  # they refer to frames that refer to them
             raise
         if errors:
             _report(errors[1:])
@@ -234,8 +243,7 @@ class BlockingPool:
         kwargs: dict[str, Any],
     ) -> JoinHandle[T]:
         """`spawn` for `loop`, or for a plain thread, from any thread."""
-        if not callable(function):
-            raise TypeError(f"function must be callable, not {function!r}")
+        require_function(function)
         call = Call(function, args, kwargs, inbox_of(loop))
         unfinished = call.inbox.unfinished
         unfinished.add(call)  # first: from another thread than the loop's, it may have ended when `_enter` returns

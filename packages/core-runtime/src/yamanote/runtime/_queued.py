@@ -25,7 +25,7 @@ T = TypeVar("T")
 class QueuedHandle(JoinHandle[T]):
     """The handle of a child that waits for its turn, or had to."""
 
-    __slots__ = ("context", "coroutine", "label", "pinned", "queue", "task")
+    __slots__ = ("context", "coroutine", "label", "on", "queue", "task")
 
     def __init__(
         self,
@@ -34,20 +34,23 @@ class QueuedHandle(JoinHandle[T]):
         coroutine: Coroutine[Any, Any, T],
         label: str | None,
         context: Context,
-        pinned: bool,
+        on: int | None,
     ) -> None:
         super().__init__(future)
         self.queue = queue
         self.coroutine = coroutine
         self.label = label
         self.context = context
-        self.pinned = pinned  # whether it starts on the group's own loop, in a runtime with several
+        self.on = on  # the worker that starts it, in a runtime with several; None is whichever is free
         self.task: asyncio.Future[T] | None = None
 
     def __await__(self) -> Generator[Any, None, T]:
-        if self.task is None and self._future.cancelled():
-            yield  # it ended within a call: whoever asked for the end of the group is to hear of his own before
-        return (yield from super().__await__())
+        try:
+            if self.task is None and self._future.cancelled():
+                yield  # it ended within a call: whoever asked for the end of the group is to hear of his own before
+            return (yield from super().__await__())
+        finally:
+            del self  # an error refers to this frame
 
     @property
     def name(self) -> str:

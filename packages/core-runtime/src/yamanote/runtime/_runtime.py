@@ -11,6 +11,7 @@ import asyncio
 import math
 import os
 import sys
+import warnings
 from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
@@ -26,7 +27,7 @@ from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._loop import EventLoop
 from yamanote.runtime._shutdown import abandon, shut_down
 from yamanote.runtime._signals import stop_listening
-from yamanote.runtime._task import as_coroutine, make_task
+from yamanote.runtime._task import as_coroutine, make_task, on_loop
 from yamanote.runtime._workers import Workers
 
 __all__ = ["Runtime"]
@@ -41,7 +42,8 @@ class Runtime:
     At the end of the block `shutdown` ends them. The options are those of `run`, which is the friendlier face.
 
     With several `workers`, the first is the loop of the calls; the others have threads of their own from the first call
-    on, and go on between the calls.
+    on, and go on between the calls: then they start what is spawned. A runtime that is dropped without `shutdown` emits
+    a ResourceWarning, and its threads end.
 
     In the block, a stop signal raises SystemExit where no call is running, as Ctrl-C raises KeyboardInterrupt.
 
@@ -91,30 +93,30 @@ class Runtime:
         signums = as_signals(stop_signals, "stop_signals")
         if signums and not is_main_thread():
             raise ValueError("stop_signals arrive in the main thread only, and this is another one")
+        self._process = os.getpid()
         self._shutdown_timeout = _require_seconds("shutdown_timeout", shutdown_timeout)
         make_loop = loop_factory or (new_event_loop if clock is None else EventLoop)
-        self._loop = loop = make_loop()
         self._clock = ExitStack()
         self._workers: Workers | None = None
-        loops = [loop]
+        loops: list[AbstractEventLoop] = []
         try:
             while len(loops) < workers:
-                loops.append(make_loop())
+                loops.append(_require_new(make_loop(), loops))
             if debug is not None:
                 for each in loops:
                     each.set_debug(debug)
             if workers > 1:
                 self._workers = Workers(loops)
             if clock is not None:
-                self._clock.enter_context(clock.patch_loop(loop))
+                self._clock.enter_context(clock.patch_loop(loops[0]))
         except BaseException:
             for each in loops:
                 each.close()
             raise
+        self._loop = loop = loops[0]
         self._context = copy_context()
         self._interrupts = Interrupts(loop, signums)
-        self._process = os.getpid()
-        self.handle = Handle(loop)
+        self.handle, *_ = map(Handle, loops)  # one each: what is brought between the calls goes to the others
 
     def run_until_complete(self, main: Awaitable[T], /) -> T:
         """Run `main` in a task until that has ended, and everything else meanwhile; return its value.
@@ -211,6 +213,20 @@ class Runtime:
         finally:
             self._interrupts.__exit__()
 
+    def __del__(self) -> None:
+        workers: Workers | None = getattr(self, "_workers", None)
+        if workers is None or self._loop.is_closed():
+            return  # of one loop, asyncio tells
+        if os.getpid() != self._process:
+            _of_other_processes.append(workers)
+            return
+        warnings.warn(f"{self!r} was dropped: use `with`, or shut it down", ResourceWarning, stacklevel=2, source=self)
+        give_up_brought(self._loop)
+        _give_up_brought_to_others(workers)
+        for worker in workers.all:  # whose end nobody waits for here: this may be one of their threads
+            worker.ending = True
+            worker.stop()
+
     def _run_until_done(self, task: asyncio.Task[Any]) -> BaseException | None:
         """Run the loop until `task` has ended, also when another one stops it, or breaks out of it; tell with what."""
         loop = self._loop
@@ -226,6 +242,8 @@ class Runtime:
     def _close(self, ending: asyncio.Task[None] | None) -> None:
         loop = self._loop
         if self._workers is not None:
+            if self._interrupts.at_once:
+                _give_up_brought_to_others(self._workers)
             self._workers.stop()
         self._clock.close()
         abandon(loop, ending)
@@ -258,10 +276,24 @@ class Runtime:
 _of_other_processes: list[AbstractEventLoop | Workers] = []
 
 
+def _give_up_brought_to_others(workers: Workers) -> None:
+    """Before they stop."""
+    for worker in workers.all[1:]:
+        on_loop(worker.loop, give_up_brought, worker.loop)
+
+
 def new_event_loop() -> AbstractEventLoop:
     """The loop of a runtime whose maker did not choose one."""
     # On Windows only the proactor loop has subprocesses and pipes, and ours is made of the selector loop.
     return asyncio.new_event_loop() if sys.platform == "win32" else EventLoop()
+
+
+def _require_new(loop: AbstractEventLoop, others: list[AbstractEventLoop]) -> AbstractEventLoop:
+    if not isinstance(loop, AbstractEventLoop):
+        raise TypeError(f"loop_factory must return an event loop, not {loop!r}")
+    if loop in others or loop.is_closed():
+        raise ValueError(f"loop_factory must return a new event loop each time, not {loop!r} again")
+    return loop
 
 
 def _require_workers(workers: int) -> None:

@@ -7,6 +7,7 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Coroutine
 from contextvars import Context
 from itertools import count, repeat
+from operator import is_not
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -15,8 +16,10 @@ from yamanote.runtime._batch import Batch
 from yamanote.runtime._join import JoinHandle
 from yamanote.runtime._task import (
     as_coroutine,
+    fail,
     make_task,
     no_loop,
+    place,
     request_cancel,
     start,
     start_anywhere,
@@ -27,7 +30,7 @@ from yamanote.runtime._task import (
 if TYPE_CHECKING:
     from yamanote.runtime._workers import Worker
 
-__all__ = ["spawn"]
+__all__ = ["require_worker", "spawn"]
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -97,7 +100,7 @@ def spawn(
     does one with a `context`, which no two threads can be in.
 
     Raises TypeError for what cannot be awaited, RuntimeError where no loop runs, ValueError for a worker that there is
-    not, and for `eager` on another one.
+    not, for `eager` on another one, and with several workers for the same coroutine twice.
 
     >>> from yamanote.runtime import run, spawn
     >>> async def double(number):
@@ -114,13 +117,15 @@ def spawn(
         loop = _get_running_loop()
         if loop is None:
             raise no_loop("spawn")
-        worker = None if on is None else _require_worker(on, loop, eager)
+        own = worker_of(loop)
+        if own is not None and len(set(map(id, coroutines))) < len(coroutines):
+            raise ValueError("spawn() needs each coroutine once: two workers cannot run the same one")
+        worker = None if on is None else require_worker(on, loop, eager)
     except BaseException:
         for coro in coros:
             if isinstance(coro, Coroutine):
                 coro.close()
         raise
-    own = worker_of(loop)
     labels = repeat(name) if name is None or len(coros) == 1 else (f"{name}-{number}" for number in count())
     named = zip(coroutines, labels, strict=False)
     tasks: list[asyncio.Future[Any]]
@@ -130,6 +135,8 @@ def spawn(
         tasks = [start(coroutine, label, context, eager, "spawn") for coroutine, label in named]
     elif own is None or own.ending or eager or context is not None or not coroutines:
         tasks = [make_task(coroutine, loop, label, context, eager) for coroutine, label in named]
+    elif any(map(is_not, coroutines, coros)):  # there may be futures, which stay on their loops
+        tasks = [place(own, coroutine, label, None) for coroutine, label in named]
     else:
         batch = Batch(coroutines, loop, name)
         own.place_all(batch.all())
@@ -137,7 +144,7 @@ def spawn(
     return _JoinAll(tasks, loop) if len(coros) != 1 else JoinHandle(tasks[0])
 
 
-def _require_worker(on: int, loop: asyncio.AbstractEventLoop, eager: bool) -> Worker | None:
+def require_worker(on: int, loop: asyncio.AbstractEventLoop, eager: bool) -> Worker | None:
     """The worker of that number; None where the loop is all there is."""
     if isinstance(on, bool) or not isinstance(on, int):
         raise TypeError(f"on must be the number of a worker, or None, not {on!r}")
@@ -194,7 +201,7 @@ class _JoinAll(JoinHandle[list[Any]]):
                 self._future.exception()  # a cancellation is no error: who does not ask is not told
                 return
             if (error := task.exception()) is not None:
-                self._future.set_exception(error)
+                fail(self._future, error)
                 return
             values.append(task.result())
         self._future.set_result(values)

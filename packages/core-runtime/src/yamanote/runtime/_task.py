@@ -69,7 +69,25 @@ def start_anywhere(
     worker = worker_of(_get_running_loop())
     if worker is None or worker.ending or eager or context is not None:
         return start(awaitable, name, context, eager, caller)
-    return worker.place(as_coroutine(awaitable, caller), name, None)
+    return place(worker, as_coroutine(awaitable, caller), name, None)
+
+
+def place(
+    worker: Worker, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None
+) -> asyncio.Future[T]:
+    """Have `coroutine`, which is spawned where `worker` is, started by whichever is free; or where its future is.
+
+    A future can be awaited on its own loop only.
+    """
+    if getattr(coroutine, "cr_code", None) is not _await.__code__:
+        return worker.place(coroutine, name, context)
+    awaitable = inspect.getcoroutinelocals(coroutine)["awaitable"]
+    if not asyncio.isfuture(awaitable):
+        return worker.place(coroutine, name, context)
+    home = worker_of(awaitable.get_loop())
+    if home is None or home.workers is not worker.workers:
+        home = worker  # where it fails as it does with one worker
+    return worker.place_on(home, coroutine, name, context)
 
 
 def worker_of(loop: asyncio.AbstractEventLoop | None) -> Worker | None:
@@ -188,6 +206,13 @@ def _request_again_now(task: asyncio.Task[Any], requests: int) -> None:
     if task.cancelling() > requests and not task.done():  # see `_cancel_now`
         task.uncancel()
         task.cancel()
+
+
+def fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    """Have `future` end with the `error` of a task that it stands for."""
+    future.set_exception(error)
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        future.exception()  # it has come out of the loop of the task, and is not reported once more
 
 
 def on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[*Ts], object], *args: *Ts) -> None:

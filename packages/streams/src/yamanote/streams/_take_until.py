@@ -85,7 +85,7 @@ class TakeUntil(Sequential[T_co]):
         task = self._task
         if task is not None:
             try:
-                task.get_loop().call_soon_threadsafe(task.cancel)
+                task.get_loop().call_soon_threadsafe(JoinHandle(task).abort)
             except RuntimeError:  # the loop is closed, and the task with it
                 pass
         super().abandon()

@@ -49,6 +49,10 @@ def threadsafe_aiter(source: AsyncIterable[T], /) -> ThreadsafeIterator[T]:
     """
     if not isinstance(source, AsyncIterable):
         raise not_a(source, "an async iterable")
+    if _get_running_loop() is None:
+        raise RuntimeError(
+            "threadsafe_aiter() needs a running event loop: call it on the loop that the source belongs to"
+        )
     return ThreadsafeIterator(source)
 
 
@@ -263,7 +267,9 @@ class ThreadsafeIterator(AsyncIterator[T_co], Generic[T_co]):
             try:
                 if not self._over:
                     return Outcome.ok(await ask())
-            except Exception as error:
+            except _FOR_THE_TASK:
+                raise
+            except BaseException as error:
                 self._over = True
                 return Outcome.failed(error)
             finally:
@@ -274,12 +280,17 @@ class ThreadsafeIterator(AsyncIterator[T_co], Generic[T_co]):
         try:
             if self._close is not None and inspect.isawaitable(closing := self._close()):
                 await closing
-        except Exception as error:
+        except _FOR_THE_TASK:
+            raise
+        except BaseException as error:
             self._close = None  # once is enough for what cannot be closed
             return Outcome.failed(error)
         self._close = None
         return Outcome.ok(None)
 
+
+_FOR_THE_TASK = (CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+"""What ends a request, or the program, and is no answer of the source."""
 
 _Step = Callable[[], Coroutine[Any, Any, Outcome[T]]]
 _Takes = Callable[[Outcome[Any]], bool]

@@ -2,25 +2,44 @@
 
 Invariant: whoever waits for a thread loop goes on only when the awaitable, its loop and its thread have ended, whatever
 happens meanwhile. Each request to cancel it is passed on once, to be thrown where the awaitable waits.
+
+The threads are daemons: the end of the program cancels those that nobody has cancelled, and waits for them, but not for
+ever, and not for those that somebody has waited for in vain.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import inspect
-import threading
+import logging
+import sys
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
+from threading import Thread, current_thread
+from traceback import format_stack
 from typing import Any, Generic, TypeVar
 
 from yamanote.runtime import JoinError, JoinHandle, Outcome, cancel_and_wait, run, start_task, yield_now
 from yamanote.sync import Event
 
-__all__ = ["LoopThread", "discard", "label_of", "launch_in_thread_loop", "require_target", "run_in_thread_loop"]
+__all__ = [
+    "LoopThread",
+    "call_target",
+    "discard",
+    "label_of",
+    "launch_in_thread_loop",
+    "require_target",
+    "run_in_thread_loop",
+]
 
 T = TypeVar("T")
+
+_EXIT_SECONDS = 10.0
+
+_logger = logging.getLogger("yamanote")
 
 
 def run_in_thread_loop(
@@ -135,10 +154,12 @@ class LoopThread(Generic[T]):
     def start(self) -> None:
         """Raises RuntimeError when the system has no more threads; then `target` is closed."""
         # On free-threaded builds a thread inherits a context, on the others it gets an empty one: neither is a copy.
-        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=self.name)
+        self.thread = Thread(target=copy_context().run, args=(self._run,), name=self.name, daemon=True)
+        _running.add(self)
         try:
-            self._thread.start()
+            self.thread.start()
         except BaseException:
+            _running.discard(self)
             discard(self._target)
             raise
 
@@ -173,10 +194,11 @@ class LoopThread(Generic[T]):
             except CancelledError as error:
                 cancelled = error
                 self.cancel(*error.args[:1])
-            except GeneratorExit:  # thrown away, and cannot wait any more
+            except GeneratorExit:  # thrown away, and cannot wait any more: the end of the program does
                 self.cancel()
+                self.cancel_requested = False
                 raise
-        self._thread.join()  # it has nothing left to do: a matter of microseconds
+        self.thread.join()  # it has nothing left to do: a matter of microseconds
         try:
             return cancelled
         finally:
@@ -198,7 +220,7 @@ class LoopThread(Generic[T]):
                         raise
                     interruption = error
                     self.cancel("whoever waits for it was interrupted")
-            self._thread.join()
+            self.thread.join()
             return interruption
         finally:
             del interruption
@@ -219,6 +241,7 @@ class LoopThread(Generic[T]):
         self._task = None
         discard(self._target)
         self.begun.set()
+        _running.discard(self)
         self._ended.set()
 
     async def _main(self) -> Outcome[T]:
@@ -234,11 +257,10 @@ class LoopThread(Generic[T]):
                 task.get_loop().call_soon(self.begun.set)  # after this step
             del task  # it will refer to the outcome, and through that to this frame
             target = self._target
-            return Outcome.ok(await (target if inspect.isawaitable(target) else target()))
-        except (KeyboardInterrupt, SystemExit):
-            raise
+            return Outcome.ok(await (target if inspect.isawaitable(target) else call_target(target)))
         except BaseException as error:
-            # Raised, it would refer to the frames of the runtime, which refer to the task, and that to the error.
+            # Raised, it would refer to the frames of the runtime, which refer to the task, and that to the error. And
+            # a KeyboardInterrupt of another task has ended the loop by now: nobody would ask this one for it again.
             return Outcome.failed(error)
 
     def _pass_on(self, task: asyncio.Task[Any]) -> None:
@@ -257,6 +279,14 @@ def require_target(target: object) -> None:
         raise TypeError(f"target must be an awaitable or a function that returns one, not {target!r}")
 
 
+async def call_target(function: Callable[[], Awaitable[T]]) -> T:
+    """Call a function that was given in place of an awaitable."""
+    awaitable = function()
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(f"{label_of(function)}() must return an awaitable, not {awaitable!r}")
+    return await awaitable
+
+
 def label_of(target: object) -> str:
     """What names `target` where the caller did not."""
     return getattr(target, "__qualname__", None) or type(target).__qualname__
@@ -266,3 +296,25 @@ def discard(target: object) -> None:
     """Close `target` if it is a coroutine that has never started."""
     if inspect.iscoroutine(target) and inspect.getcoroutinestate(target) == inspect.CORO_CREATED:
         target.close()
+
+
+_running: set[LoopThread[Any]] = set()
+
+
+def _end_all() -> None:
+    """At the end of the program, when its other threads have ended."""
+    running = [loop for loop in _running.copy() if loop.thread.is_alive() and loop.thread is not current_thread()]
+    forgotten = [loop for loop in running if not loop.cancel_requested]
+    for loop in forgotten:
+        _logger.warning("the program ended before the thread %r, whose loop is cancelled", loop.name)
+        loop.cancel("the program ends")
+    for loop in forgotten:
+        loop.thread.join(_EXIT_SECONDS)
+    for loop in running:
+        frame = sys._current_frames().get(loop.thread.ident or 0)
+        if frame is not None:
+            lines = "".join(format_stack(frame))
+            _logger.warning("the thread %r has not ended, and is left behind:\n%s", loop.name, lines)
+
+
+atexit.register(_end_all)

@@ -14,10 +14,10 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, final, overload
 
-from yamanote.runtime import JoinHandle, cancel_and_wait
+from yamanote.runtime import JoinHandle, cancel_and_wait, require_function
 from yamanote.threads._call import LoopCall
-from yamanote.threads._loop_thread import discard
-from yamanote.threads._thread_block import ThreadBlock
+from yamanote.threads._loop_thread import call_target, discard
+from yamanote.threads._thread_block import ThreadBlock, not_entered
 from yamanote.threads._thread_group import PortalTaskGroup
 
 __all__ = ["Portal"]
@@ -35,7 +35,7 @@ class Portal:
 
     The block ends when what was begun through it has ended. An error of the body cancels that first, and is raised when
     it has ended. Errors of spawned tasks that nobody has taken from their handles are raised at the end in an
-    ExceptionGroup, together with that of the body.
+    ExceptionGroup, together with that of the body. What is no Exception ends the block, too, as in a `TaskGroup`.
 
     **Cancel safety:** when the task of an ``async with`` is cancelled, so is what was begun through it; the
     cancellation goes on when that has ended.
@@ -72,8 +72,7 @@ class Portal:
         RuntimeError when the portal is not open, and in a thread that runs an event loop; TypeError for what cannot be
         called.
         """
-        if not callable(function):
-            raise TypeError(f"function must be callable, not {function!r}")
+        require_function(function)
         loop = self._require_open()
         if _get_running_loop() is loop:
             raise RuntimeError(
@@ -97,7 +96,7 @@ class Portal:
         except RuntimeError:
             discard(target)
             raise
-        awaitable = _call(target) if callable(target) and not inspect.isawaitable(target) else target
+        awaitable = call_target(target) if callable(target) and not inspect.isawaitable(target) else target
         # With a context of its own it stays on this loop, also in a runtime with several workers.
         return self._group.spawn(awaitable, name=name, context=copy_context())
 
@@ -127,13 +126,16 @@ class Portal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        assert self._block is not None
+        if self._block is None:
+            raise not_entered(self)
         return self._block.__exit__(kind, error, traceback)
 
     def _require_open(self) -> asyncio.AbstractEventLoop:
         loop = self._group.open_on
         if loop is None:
-            raise RuntimeError(f"{self!r} is not open: it can be called inside of its block only")
+            raise RuntimeError(
+                f"{self!r} is not open: it can be called inside of its block only, and in no forked process"
+            )
         return loop
 
     def _begin(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -148,10 +150,6 @@ class Portal:
     def __repr__(self) -> str:
         label = "" if self._name is None else f" {self._name!r}"
         return f"<Portal{label} {'closed' if self._group.open_on is None else 'open'}>"
-
-
-async def _call(function: Callable[[], Awaitable[T]]) -> T:
-    return await function()
 
 
 async def _follow(handle: JoinHandle[T]) -> T:

@@ -19,9 +19,9 @@ from typing import Any, final
 
 from yamanote.runtime import CancelScope, JoinError, contextualize, refuse_loop_thread
 from yamanote.sync import Event
-from yamanote.threads._loop_thread import LoopThread, discard, label_of, require_target
+from yamanote.threads._loop_thread import LoopThread, call_target, discard, label_of, require_target
 
-__all__ = ["ThreadBlock", "run_in_thread_loop_contextualized"]
+__all__ = ["ThreadBlock", "not_entered", "run_in_thread_loop_contextualized"]
 
 Enter = Callable[[], Awaitable[object]]
 Exit = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[bool | None]]
@@ -68,7 +68,8 @@ class ThreadBlock:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        assert self._scope is not None
+        if self._scope is None:
+            raise not_entered(self)
         try:
             cut_short = self._scope.__exit__(kind, error, traceback)
             if cut_short:
@@ -96,6 +97,8 @@ class ThreadBlock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        if self._new:
+            raise not_entered(self)
         try:
             # A generator that is thrown away can wait here.
             raised = CancelledError() if isinstance(error, GeneratorExit) else error
@@ -168,10 +171,17 @@ class ThreadBlock:
             try:
                 await self._left.wait()
             except CancelledError as error:
+                if self._thread.cancel_requested:  # by whoever has the block, or by the end of the program
+                    return error
                 cancelled = cancelled or error
                 if self._scope is not None:
                     self._scope.cancel(*error.args[:1])
         return cancelled if self._error is None else self._error
+
+
+def not_entered(block: object) -> RuntimeError:
+    """The error for who leaves `block` without having entered it."""
+    return RuntimeError(f"{block!r} has not been entered")
 
 
 def _cancel_again_soon(requests: int) -> None:
@@ -185,7 +195,8 @@ def _cancel_again_soon(requests: int) -> None:
 
 
 def _cancel_again(task: asyncio.Task[Any], requests: int) -> None:
-    if task.cancelling() > requests:
+    # To cancel a task that has failed meanwhile would do nothing but keep asyncio from reporting its error.
+    if task.cancelling() > requests and not task.done():
         task.uncancel()
         task.cancel()
 
@@ -251,9 +262,5 @@ class run_in_thread_loop_contextualized:
 
 @asynccontextmanager
 async def _beside(target: Awaitable[object] | Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-    async with contextualize(target if inspect.isawaitable(target) else _call(target)):
+    async with contextualize(target if inspect.isawaitable(target) else call_target(target)):
         yield
-
-
-async def _call(function: Callable[[], Awaitable[object]]) -> object:
-    return await function()

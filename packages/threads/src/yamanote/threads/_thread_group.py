@@ -10,6 +10,7 @@ runs: so whatever has been sent arrives.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from contextvars import Context
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from yamanote.runtime import JoinHandle, TaskGroup
-from yamanote.threads._thread_block import ThreadBlock
+from yamanote.threads._thread_block import ThreadBlock, not_entered
 
 __all__ = ["PortalTaskGroup", "ThreadTaskGroup"]
 
@@ -27,7 +28,7 @@ T = TypeVar("T")
 class PortalTaskGroup(TaskGroup):
     """A `TaskGroup` whose `spawn` may be called from any thread."""
 
-    __slots__ = ("_over", "_sending")
+    __slots__ = ("_over", "_process", "_sending")
 
     def __init__(
         self, *, on_error: Literal["cancel", "collect"] = "cancel", limit: int | None = None, name: str | None = None
@@ -35,11 +36,16 @@ class PortalTaskGroup(TaskGroup):
         super().__init__(on_error=on_error, limit=limit, name=name)
         self._sending = threading.RLock()  # a finalizer may spawn in the middle of that
         self._over = False
+        self._process = 0
 
     @property
     def open_on(self) -> asyncio.AbstractEventLoop | None:
-        """The loop on which it takes children; None when it takes none."""
-        return self._loop if self._state == "open" else None
+        """The loop on which it takes children; None when it takes none, and in a forked child, which has no loop."""
+        return self._loop if self._state == "open" and os.getpid() == self._process else None
+
+    async def __aenter__(self) -> Self:
+        self._process = os.getpid()
+        return await super().__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -55,12 +61,14 @@ class PortalTaskGroup(TaskGroup):
             del error, traceback  # it refers to this frame
 
     def _is_abroad(self, loop: object) -> bool:
-        return self._state == "open"
+        return self.open_on is not None
 
-    def _send(self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None) -> JoinHandle[T]:
+    def _send(
+        self, coroutine: Coroutine[Any, Any, T], name: str | None, context: Context | None, on: int | None
+    ) -> JoinHandle[T]:
         with self._sending:
             if not self._over:
-                return super()._send(coroutine, name, context)
+                return super()._send(coroutine, name, context, on)
         coroutine.close()
         raise RuntimeError(f"{self!r} takes no children: it is not open")
 
@@ -73,7 +81,7 @@ class ThreadTaskGroup(PortalTaskGroup):
 
     The body stays where it is. `spawn` gives a handle, which can be awaited here as everywhere, and `result` is its
     form for threads. Children see the context variables of who spawns them. With a `limit`, at most so many run at
-    once; `name` is that of the group and of its thread.
+    once; `name` is that of the group and of its thread. `on` says nothing here: there is no worker but 0.
 
     The block ends when its body, all children and the thread have ended. The first error of a child cancels the others,
     and the body of an ``async with``; that of a ``with`` cannot be interrupted, and goes on. An error of the body
@@ -114,7 +122,8 @@ class ThreadTaskGroup(PortalTaskGroup):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        assert self._thread_block is not None
+        if self._thread_block is None:
+            raise not_entered(self)
         return await self._thread_block.__aexit__(kind, error, traceback)
 
     def __enter__(self) -> Self:
@@ -124,5 +133,6 @@ class ThreadTaskGroup(PortalTaskGroup):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        assert self._thread_block is not None
+        if self._thread_block is None:
+            raise not_entered(self)
         return self._thread_block.__exit__(kind, error, traceback)

@@ -11,7 +11,7 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, overload
 
-from yamanote.runtime import run_errand, spawn_blocking
+from yamanote.runtime import require_function, run_errand, spawn_blocking
 from yamanote.threads._call import LoopCall
 
 __all__ = ["from_thread", "to_thread"]
@@ -39,8 +39,7 @@ def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
     >>> run(main())
     6
     """
-    if not callable(function):
-        raise TypeError(f"function must be callable, not {function!r}")
+    require_function(function)
     return _to_thread(function, args, kwargs)
 
 
@@ -74,8 +73,7 @@ def from_thread(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> A
     >>> run(main())
     'slept on the loop'
     """
-    if not callable(function):
-        raise TypeError(f"function must be callable, not {function!r}")
+    require_function(function)
     if _get_running_loop() is not None:
         raise RuntimeError(
             "from_thread() would block the event loop of this thread, and wait for it for ever: "
