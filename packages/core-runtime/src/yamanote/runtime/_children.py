@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple, Unpack
 
 from yamanote.runtime import _site
 from yamanote.runtime._awaited_by import add_awaiter, discard_awaiter
@@ -26,6 +26,9 @@ from yamanote.runtime._queued import QueuedHandle
 from yamanote.runtime._spawn import require_worker
 from yamanote.runtime._started import Started
 from yamanote.runtime._task import as_coroutine, make_task, place, request_cancel, worker_of
+
+if TYPE_CHECKING:
+    from yamanote.runtime._workers import Worker
 
 __all__ = ["Children", "ErrorHandler", "was_taken"]
 
@@ -198,7 +201,7 @@ class Children(ABC):
         queued: QueuedHandle[T] | None = None,
     ) -> JoinHandle[T]:
         assert self._loop is not None
-        worker = worker_of(self._loop)
+        worker: Worker | None = getattr(self._loop, "_yamanote_worker", None)  # `worker_of`, without a call
         task: asyncio.Future[T]
         self._active += 1  # from its first instruction, which it may run in here
         try:
