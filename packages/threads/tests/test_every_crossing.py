@@ -37,7 +37,8 @@ from yamanote.threads import (
 Work = Callable[[], Any]
 
 is_gil_enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
-frees_at_once = is_gil_enabled() and sys.version_info[:2] != (3, 12)  # what another thread has made, or raised
+# What another thread has made or raised; on 3.12 and 3.13 an error out of a loop there has to wait for the collector.
+frees_at_once = is_gil_enabled() and sys.version_info[:2] not in ((3, 12), (3, 13))
 
 place: ContextVar[str] = ContextVar("place", default="nowhere")
 
