@@ -171,7 +171,8 @@ def _running_one(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
     worker = worker_of(loop)
     if worker is None or loop.is_running():
         return loop
-    return next((other.loop for other in worker.others if other.loop.is_running()), loop)
+    # Its thread may only just have been started: what is brought waits for it.
+    return next((other.loop for other in worker.workers.all[1:] if other.thread is not None), loop)
 
 
 def give_up_brought(loop: asyncio.AbstractEventLoop) -> None:
