@@ -24,24 +24,9 @@ from yamanote.threads import (
     run_in_thread_loop_contextualized,
 )
 
+pytestmark = pytest.mark.usefixtures("nothing_left_over")
+
 place: ContextVar[str] = ContextVar("place", default="nowhere")
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left_over() -> AsyncIterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-    new = set(threading.enumerate()) - before
-    assert [thread for thread in new if not thread.name.startswith(("asyncio_", "uvloop_"))] == []
-
-
-@pytest.fixture
-def switching_often() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 class Elsewhere:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,25 +17,9 @@ from yamanote.runtime import JoinError, JoinHandle, run, yield_now
 from yamanote.testing import explore, explore_cancellations
 from yamanote.threads import Portal, ThreadTaskGroup, from_thread, run_in_thread_loop, to_thread
 
+pytestmark = pytest.mark.usefixtures("nothing_left_over")
+
 place: ContextVar[str] = ContextVar("place", default="nowhere")
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left_over() -> AsyncIterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-    new = set(threading.enumerate()) - before
-    ours = ("asyncio_", "uvloop_", "yamanote-blocking")
-    assert [thread for thread in new if not thread.name.startswith(ours)] == []
-
-
-@pytest.fixture
-def switching_often() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 async def double(number: int) -> int:

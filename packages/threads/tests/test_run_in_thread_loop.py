@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,17 +13,9 @@ import pytest
 from yamanote.runtime import JoinError, run, yield_now
 from yamanote.threads import run_in_thread_loop
 
+pytestmark = pytest.mark.usefixtures("nothing_left_over")
+
 place: ContextVar[str] = ContextVar("place", default="nowhere")
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left_over() -> AsyncIterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-    # Those of the loops' pools come from the tests themselves.
-    new = set(threading.enumerate()) - before
-    assert [thread for thread in new if not thread.name.startswith(("asyncio_", "uvloop_"))] == []
 
 
 class Elsewhere:

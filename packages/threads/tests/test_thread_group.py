@@ -7,7 +7,7 @@ import gc
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 
 import pytest
@@ -16,24 +16,9 @@ from yamanote.runtime import JoinError, JoinHandle, Started, TaskGroup, run, yie
 from yamanote.sync import Event
 from yamanote.threads import ThreadTaskGroup, run_in_thread_loop
 
+pytestmark = pytest.mark.usefixtures("nothing_left_over")
+
 place: ContextVar[str] = ContextVar("place", default="nowhere")
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left_over() -> AsyncIterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-    new = set(threading.enumerate()) - before
-    assert [thread for thread in new if not thread.name.startswith(("asyncio_", "uvloop_"))] == []
-
-
-@pytest.fixture
-def switching_often() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 async def double(number: int) -> int:
