@@ -493,7 +493,7 @@ def test_what_wakes_the_loop_is_read_until_nothing_is_left(bytes_written: int) -
 @pytest.fixture
 def loop_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Of several, on a free-threaded Python, as far as it can tell."""
-    monkeypatch.setattr(_loop, "_has_gil", lambda: False)
+    monkeypatch.setattr(_loop, "has_gil", lambda: False)
     loop: Any = EventLoop()
     monkeypatch.setattr(loop, "_yamanote_worker", object())
     yield loop
@@ -564,7 +564,7 @@ def test_only_who_was_woken_soon_by_another_worker_lingers_the_next_time(
 
 def test_two_workers_that_answer_each_other_lose_no_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether they linger or sleep, and in between."""
-    monkeypatch.setattr(_loop, "_has_gil", lambda: False)
+    monkeypatch.setattr(_loop, "has_gil", lambda: False)
     monkeypatch.setattr(_loop, "_LINGER", 0.00001)
     monkeypatch.setattr(_loop, "_SOON", 1.0)
     before = sys.getswitchinterval()

@@ -24,7 +24,8 @@ from yamanote.runtime import (
     yield_now,
 )
 
-NAMES = ("MainThread", "yamanote-worker-1", "yamanote-worker-2")
+HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+NAMES = ("MainThread" if HAS_GIL else "yamanote-worker-0", "yamanote-worker-1", "yamanote-worker-2")
 
 
 async def where() -> str:

@@ -295,6 +295,14 @@ def test_one_alone_is_watched_by_an_idle_worker_once(two: list[Worker], monkeypa
     assert watching == [other]
 
 
+def test_who_is_the_only_idle_one_is_not_watched_by_itself_for_long(two: list[Worker]) -> None:
+    """It may compute from now on; and who goes idle before it is watched by another sees what it has."""
+    owner, _ = two
+    assert owner._go_idle()
+    owner.loop.run_until_complete(at_once(place, owner, end()))
+    assert not owner._watched
+
+
 def test_one_that_is_placed_in_the_moment_in_which_a_watch_ends_is_seen(
     two: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:

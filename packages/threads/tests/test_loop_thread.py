@@ -29,33 +29,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left_over")
 place: ContextVar[str] = ContextVar("place", default="nowhere")
 
 
-class Elsewhere:
-    """A coroutine's stage in another thread, for a test that must not run ahead of it."""
-
-    def __init__(self) -> None:
-        self.waiting = threading.Event()
-        self.steps: list[str] = []
-
-    async def wait_for_ever(self) -> None:
-        self.waiting.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.steps.append("clean-up begins")
-            for _ in range(3):
-                await yield_now()
-            self.steps.append("clean-up ends")
-
-    async def wait_and_fail(self) -> None:
-        try:
-            await self.wait_for_ever()
-        finally:
-            raise KeyError("in the clean-up")
-
-    async def reached(self) -> None:
-        await asyncio.to_thread(self.waiting.wait)
-
-
 async def answer() -> int:
     return 42
 
@@ -113,19 +86,17 @@ async def test_a_handle_is_finished_when_its_thread_has_ended() -> None:
     assert not threads[0].is_alive()
 
 
-async def test_aborting_the_handle_cancels_the_target_which_ends_before_the_handle() -> None:
-    elsewhere = Elsewhere()
-    handle = await launch_in_thread_loop(elsewhere.wait_for_ever())
+async def test_aborting_the_handle_cancels_the_target_which_ends_before_the_handle(stage: Any) -> None:
+    handle = await launch_in_thread_loop(stage.run())
     handle.abort("enough")
     with pytest.raises(JoinError, match="enough"):
         await handle
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+    assert stage.ended
     assert handle.is_cancelled()
 
 
-async def test_cancelling_who_awaits_the_handle_leaves_the_target_alone() -> None:
-    elsewhere = Elsewhere()
-    handle = await launch_in_thread_loop(elsewhere.wait_for_ever())
+async def test_cancelling_who_awaits_the_handle_leaves_the_target_alone(stage: Any) -> None:
+    handle = await launch_in_thread_loop(stage.run())
     waiting = asyncio.ensure_future(handle)
     await yield_now()
     waiting.cancel()
@@ -206,32 +177,28 @@ async def test_a_launch_that_is_cancelled_while_the_target_starts_ends_it_first(
             await cancel_and_wait(launching.result())
 
 
-def test_what_was_launched_is_cancelled_and_awaited_when_the_runtime_ends() -> None:
-    elsewhere = Elsewhere()
-
+def test_what_was_launched_is_cancelled_and_awaited_when_the_runtime_ends(stage: Any) -> None:
     async def main() -> None:
-        await launch_in_thread_loop(elsewhere.wait_for_ever())
+        await launch_in_thread_loop(stage.run())
 
     run(main())
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+    assert stage.ended
 
 
 # ---------------------------------------------------------------- run_in_thread_loop_contextualized
 
 
-async def test_the_target_runs_beside_the_block_and_has_ended_after_it() -> None:
-    elsewhere = Elsewhere()
-    async with run_in_thread_loop_contextualized(elsewhere.wait_for_ever(), name="aside"):
-        assert elsewhere.waiting.is_set()
+async def test_the_target_runs_beside_the_block_and_has_ended_after_it(stage: Any) -> None:
+    async with run_in_thread_loop_contextualized(stage.run(), name="aside"):
+        assert stage.running.is_set()
         assert "aside" in [thread.name for thread in threading.enumerate()]
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+    assert stage.ended
 
 
-def test_in_a_plain_thread_too() -> None:
-    elsewhere = Elsewhere()
-    with run_in_thread_loop_contextualized(elsewhere.wait_for_ever):
-        assert elsewhere.waiting.is_set()
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+def test_in_a_plain_thread_too(stage: Any) -> None:
+    with run_in_thread_loop_contextualized(stage.run):
+        assert stage.running.is_set()
+    assert stage.ended
 
 
 async def test_a_target_that_returns_early_leaves_the_block_alone() -> None:
@@ -272,15 +239,14 @@ def _in_a_loop(target: Callable[[], Awaitable[object]], error: BaseException | N
 @pytest.mark.parametrize("block", [_plain, _in_a_loop])
 @pytest.mark.parametrize("error", [ValueError("body"), StopAsyncIteration(), ExceptionGroup("mine", [ValueError()])])
 def test_an_error_of_the_block_is_raised_as_it_is_when_the_target_has_ended(
-    block: Callable[..., None], error: Exception
+    block: Callable[..., None], error: Exception, stage: Any
 ) -> None:
-    elsewhere = Elsewhere()
     cause = error.__cause__ = KeyError()
     with pytest.raises(type(error)) as raised:
-        block(elsewhere.wait_for_ever, error)
+        block(stage.run, error)
     assert raised.value is error
     assert error.__cause__ is cause
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+    assert stage.ended
 
 
 def test_a_stop_iteration_of_a_plain_block_is_an_error_like_any_other() -> None:
@@ -289,9 +255,9 @@ def test_a_stop_iteration_of_a_plain_block_is_an_error_like_any_other() -> None:
 
 
 @pytest.mark.parametrize("block", [_plain, _in_a_loop])
-def test_errors_of_both_are_raised_in_a_group(block: Callable[..., None]) -> None:
+def test_errors_of_both_are_raised_in_a_group(block: Callable[..., None], stage: Any) -> None:
     with pytest.raises(ExceptionGroup) as raised:
-        block(Elsewhere().wait_and_fail, LookupError())
+        block(stage.run_and_fail, LookupError())
     assert sorted(type(error).__name__ for error in raised.value.exceptions) == ["KeyError", "LookupError"]
 
 
@@ -307,19 +273,17 @@ def test_what_ends_programs_goes_through_from_both_sides(block: Callable[..., No
         block(for_ever, kind())
 
 
-async def test_a_cancellation_goes_on_when_the_target_has_ended() -> None:
-    elsewhere = Elsewhere()
-
+async def test_a_cancellation_goes_on_when_the_target_has_ended(stage: Any) -> None:
     async def host() -> None:
-        async with run_in_thread_loop_contextualized(elsewhere.wait_for_ever()):
+        async with run_in_thread_loop_contextualized(stage.run()):
             await for_ever()
 
     task = asyncio.create_task(host())
-    await elsewhere.reached()
+    await stage.reached()
     task.cancel("enough")
     with pytest.raises(asyncio.CancelledError, match="enough"):
         await task
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+    assert stage.ended
     assert task.cancelling() == 1
 
 
@@ -348,20 +312,19 @@ async def test_a_cancellation_at_any_moment_leaves_nothing() -> None:
         assert counts[0] == counts[1]
 
 
-async def test_a_cancellation_that_an_error_has_replaced_is_raised_at_the_next_await() -> None:
-    elsewhere = Elsewhere()
+async def test_a_cancellation_that_an_error_has_replaced_is_raised_at_the_next_await(stage: Any) -> None:
     steps: list[str] = []
 
     async def host() -> None:
         try:
-            async with run_in_thread_loop_contextualized(elsewhere.wait_and_fail()):
+            async with run_in_thread_loop_contextualized(stage.run_and_fail()):
                 await for_ever()
         except KeyError:
             steps.append("the error")
         await for_ever()
 
     task = asyncio.create_task(host())
-    await elsewhere.reached()
+    await stage.reached()
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
@@ -369,17 +332,16 @@ async def test_a_cancellation_that_an_error_has_replaced_is_raised_at_the_next_a
     assert task.cancelling() == 1
 
 
-async def test_an_error_that_has_replaced_a_cancellation_and_ended_the_task_is_reported() -> None:
+async def test_an_error_that_has_replaced_a_cancellation_and_ended_the_task_is_reported(stage: Any) -> None:
     told: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context.get("exception")))
-    there = Elsewhere()
 
     async def block() -> None:
-        async with run_in_thread_loop_contextualized(there.wait_and_fail):
+        async with run_in_thread_loop_contextualized(stage.run_and_fail):
             await for_ever()
 
     task = asyncio.create_task(block())
-    await there.reached()
+    await stage.reached()
     task.cancel()
     await asyncio.wait([task])
     for _ in range(3):
@@ -397,29 +359,27 @@ async def test_a_timeout_around_the_block_is_an_ordinary_timeout() -> None:
     assert requests() == 0
 
 
-async def test_what_waits_for_a_thread_loop_and_is_thrown_away_cancels_it() -> None:
-    elsewhere = Elsewhere()
+async def test_what_waits_for_a_thread_loop_and_is_thrown_away_cancels_it(stage: Any) -> None:
     threads: list[threading.Thread] = []
 
     async def work() -> None:
         threads.append(threading.current_thread())
-        await elsewhere.wait_for_ever()
+        await stage.run()
 
     running = run_in_thread_loop(work())
     running.send(None)
-    await elsewhere.reached()
+    await stage.reached()
     running.close()
     await asyncio.to_thread(threads[0].join)
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+    assert stage.ended
 
 
-async def test_a_block_that_is_thrown_away_takes_the_target_with_it() -> None:
-    elsewhere = Elsewhere()
+async def test_a_block_that_is_thrown_away_takes_the_target_with_it(stage: Any) -> None:
     threads: list[threading.Thread] = []
 
     async def work() -> None:
         threads.append(threading.current_thread())
-        await elsewhere.wait_for_ever()
+        await stage.run()
 
     async def host() -> AsyncIterator[None]:
         async with run_in_thread_loop_contextualized(work()):
@@ -431,20 +391,18 @@ async def test_a_block_that_is_thrown_away_takes_the_target_with_it() -> None:
     with pytest.raises(StopIteration):
         closing.send(None)
     await asyncio.to_thread(threads[0].join)
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+    assert stage.ended
 
 
-def test_a_generator_that_is_thrown_away_waits_for_the_target() -> None:
-    elsewhere = Elsewhere()
-
+def test_a_generator_that_is_thrown_away_waits_for_the_target(stage: Any) -> None:
     def host() -> Iterator[None]:
-        with run_in_thread_loop_contextualized(elsewhere.wait_for_ever()):
+        with run_in_thread_loop_contextualized(stage.run()):
             yield
 
     generator = host()
     next(generator)
     generator.close()  # type: ignore[attr-defined]
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+    assert stage.ended
 
 
 async def test_the_form_for_threads_is_refused_where_a_loop_runs_with_advice() -> None:

@@ -36,23 +36,6 @@ async def for_ever() -> None:
     await asyncio.Event().wait()
 
 
-class Stage:
-    """A coroutine that runs for ever, and takes its time to end."""
-
-    def __init__(self) -> None:
-        self.running = threading.Event()
-        self.ended = False
-
-    async def run(self) -> None:
-        self.running.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            for _ in range(3):
-                await yield_now()
-            self.ended = True
-
-
 # ---------------------------------------------------------------- calling
 
 
@@ -147,8 +130,7 @@ def test_many_threads_at_once_get_their_own_results() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals that wake a thread")
-def test_a_keyboard_interrupt_cancels_the_call() -> None:
-    stage = Stage()
+def test_a_keyboard_interrupt_cancels_the_call(stage: Any) -> None:
     main = threading.get_ident()
 
     def interrupt() -> None:
@@ -201,8 +183,7 @@ def test_an_error_that_is_taken_from_the_handle_is_not_raised_again() -> None:
         assert portal.call(double, 1) == 2
 
 
-def test_an_error_that_nobody_takes_is_raised_at_the_end() -> None:
-    stage = Stage()
+def test_an_error_that_nobody_takes_is_raised_at_the_end(stage: Any) -> None:
     with pytest.raises(ExceptionGroup) as raised:
         with Portal() as portal:
             portal.spawn(fail())
@@ -277,8 +258,7 @@ async def test_an_error_of_a_call_goes_to_its_thread_only_also_at_the_end_of_the
 
 
 @pytest.mark.parametrize("error", [ValueError("body"), KeyboardInterrupt(), StopIteration()], ids=repr)
-def test_an_error_of_the_body_cancels_what_was_begun_and_is_raised_as_it_is(error: BaseException) -> None:
-    stage = Stage()
+def test_an_error_of_the_body_cancels_what_was_begun_and_is_raised_as_it_is(error: BaseException, stage: Any) -> None:
     with pytest.raises(type(error)) as raised:
         with Portal() as portal:
             handle = portal.spawn(stage.run())
@@ -289,8 +269,7 @@ def test_an_error_of_the_body_cancels_what_was_begun_and_is_raised_as_it_is(erro
     assert handle.is_cancelled()
 
 
-async def test_an_error_of_the_body_ends_the_calls_of_other_threads() -> None:
-    stage = Stage()
+async def test_an_error_of_the_body_ends_the_calls_of_other_threads(stage: Any) -> None:
     with pytest.raises(ValueError, match="body"):
         async with Portal() as portal:
             calling = asyncio.create_task(to_thread(portal.call, stage.run))
@@ -301,9 +280,7 @@ async def test_an_error_of_the_body_ends_the_calls_of_other_threads() -> None:
         await calling
 
 
-async def test_a_cancellation_of_the_body_goes_on_when_what_was_begun_has_ended() -> None:
-    stage = Stage()
-
+async def test_a_cancellation_of_the_body_goes_on_when_what_was_begun_has_ended(stage: Any) -> None:
     async def host() -> None:
         async with Portal() as portal:
             portal.spawn(stage.run())

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
@@ -32,26 +33,6 @@ async def fail() -> None:
 
 async def for_ever() -> None:
     await asyncio.Event().wait()
-
-
-class Child:
-    """A child that runs for ever, and takes its time to end."""
-
-    def __init__(self) -> None:
-        self.running = threading.Event()
-        self.ended = False
-
-    async def run(self) -> None:
-        self.running.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            for _ in range(3):
-                await yield_now()
-            self.ended = True
-
-    async def reached(self) -> None:
-        await asyncio.to_thread(self.running.wait)
 
 
 def requests() -> int:
@@ -162,27 +143,26 @@ async def test_start_waits_until_a_child_over_there_is_ready() -> None:
 # ---------------------------------------------------------------- errors
 
 
-async def test_the_first_error_cancels_the_other_children_and_the_body() -> None:
-    child = Child()
+async def test_the_first_error_cancels_the_other_children_and_the_body(stage: Any) -> None:
     with pytest.raises(ExceptionGroup, match=r"ThreadTaskGroup \(aside\)") as raised:
         async with ThreadTaskGroup(name="aside") as group:
-            group.spawn(child.run())
-            await child.reached()
+            group.spawn(stage.run())
+            await stage.reached()
             group.spawn(fail())
             await for_ever()
     assert [repr(error) for error in raised.value.exceptions] == ["LookupError('lost')"]
-    assert child.ended
+    assert stage.ended
     assert requests() == 0
 
 
-async def test_an_error_of_the_body_cancels_the_children_and_is_raised_with_theirs() -> None:
-    async def fail_in_clean_up(child: Child) -> None:
+async def test_an_error_of_the_body_cancels_the_children_and_is_raised_with_theirs(stages: Any) -> None:
+    async def fail_in_clean_up(child: Any) -> None:
         try:
             await child.run()
         finally:
             raise KeyError
 
-    child, other = Child(), Child()
+    child, other, _ = stages
     error = ValueError("body")
     with pytest.raises(ExceptionGroup) as raised:
         async with ThreadTaskGroup() as group:
@@ -197,17 +177,16 @@ async def test_an_error_of_the_body_cancels_the_children_and_is_raised_with_thei
     assert error in raised.value.exceptions
 
 
-def test_errors_of_a_plain_block_are_raised_at_its_end() -> None:
-    child = Child()
+def test_errors_of_a_plain_block_are_raised_at_its_end(stage: Any) -> None:
     with pytest.raises(ExceptionGroup) as raised:
         with ThreadTaskGroup() as group:
-            group.spawn(child.run())
+            group.spawn(stage.run())
             handle = group.spawn(fail())
             with pytest.raises(LookupError):
                 handle.result()
             raise ValueError("body")
     assert sorted(type(each).__name__ for each in raised.value.exceptions) == ["LookupError", "ValueError"]
-    assert not child.running.is_set() or child.ended
+    assert not stage.running.is_set() or stage.ended
 
 
 async def test_an_error_that_the_body_raises_again_is_raised_once() -> None:
@@ -269,14 +248,13 @@ def test_what_a_child_ends_the_program_with_is_raised_and_not_reported_as_well(
     assert caplog.records == []
 
 
-async def test_cancel_ends_children_and_body_and_raises_nothing() -> None:
-    child = Child()
+async def test_cancel_ends_children_and_body_and_raises_nothing(stage: Any) -> None:
     async with ThreadTaskGroup() as group:
-        handle = group.spawn(child.run())
-        await child.reached()
+        handle = group.spawn(stage.run())
+        await stage.reached()
         group.cancel("enough")
         await for_ever()
-    assert child.ended
+    assert stage.ended
     with pytest.raises(JoinError, match="enough"):
         await handle
     assert group.cancelled_caught
@@ -284,21 +262,20 @@ async def test_cancel_ends_children_and_body_and_raises_nothing() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals that wake a thread")
-def test_a_keyboard_interrupt_at_the_end_of_a_plain_block_cancels_the_children_and_waits() -> None:
-    child = Child()
+def test_a_keyboard_interrupt_at_the_end_of_a_plain_block_cancels_the_children_and_waits(stage: Any) -> None:
     main = threading.get_ident()
 
     def interrupt() -> None:
-        child.running.wait()
+        stage.running.wait()
         signal.pthread_kill(main, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     with pytest.raises(KeyboardInterrupt):
         with ThreadTaskGroup() as group:
-            group.spawn(child.run())
+            group.spawn(stage.run())
             thread.start()
     thread.join()
-    assert child.ended
+    assert stage.ended
 
 
 def test_a_plain_block_can_be_cancelled_from_inside_and_goes_on_to_its_end() -> None:
@@ -310,44 +287,39 @@ def test_a_plain_block_can_be_cancelled_from_inside_and_goes_on_to_its_end() -> 
     assert steps == ["goes on"]
 
 
-async def test_a_cancellation_of_the_body_goes_to_all_children_and_on_when_they_have_ended() -> None:
-    children = [Child() for _ in range(3)]
-
+async def test_a_cancellation_of_the_body_goes_to_all_children_and_on_when_they_have_ended(stages: Any) -> None:
     async def host() -> None:
         async with ThreadTaskGroup() as group:
-            for child in children:
-                group.spawn(child.run())
+            for stage in stages:
+                group.spawn(stage.run())
             await for_ever()
 
     task = asyncio.create_task(host())
-    for child in children:
-        await child.reached()
+    for stage in stages:
+        await stage.reached()
     task.cancel("enough")
     with pytest.raises(asyncio.CancelledError, match="enough"):
         await task
-    assert all(child.ended for child in children)
+    assert all(stage.ended for stage in stages)
     assert task.cancelling() == 1
 
 
-async def test_a_cancellation_while_the_block_waits_for_its_children_goes_to_them_too() -> None:
-    child = Child()
-
+async def test_a_cancellation_while_the_block_waits_for_its_children_goes_to_them_too(stage: Any) -> None:
     async def host() -> None:
         async with ThreadTaskGroup() as group:
-            group.spawn(child.run())
+            group.spawn(stage.run())
 
     task = asyncio.create_task(host())
-    await child.reached()
+    await stage.reached()
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    assert child.ended
+    assert stage.ended
 
 
-async def test_a_handle_that_is_aborted_cancels_its_child_only() -> None:
-    child = Child()
+async def test_a_handle_that_is_aborted_cancels_its_child_only(stage: Any) -> None:
     async with ThreadTaskGroup() as group:
-        handle = group.spawn(child.run())
+        handle = group.spawn(stage.run())
         other = group.spawn(double(1))
         handle.abort()
     assert handle.is_cancelled()

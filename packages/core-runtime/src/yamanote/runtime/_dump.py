@@ -12,16 +12,16 @@ import gc
 import inspect
 import re
 import sys
-from _thread import allocate_lock
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
+from yamanote.runtime._ask import ask
 from yamanote.runtime._call import Call, calls_of
 from yamanote.runtime._generators import driven_in
 from yamanote.runtime._join import _Join
+from yamanote.runtime._loop import has_gil
 from yamanote.runtime._scope import CancelScope
 from yamanote.runtime._site import site_of
 from yamanote.runtime._task import worker_of
@@ -29,10 +29,6 @@ from yamanote.runtime._waiter import park
 
 __all__ = ["describe", "dump"]
 
-_has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
-
-_PATIENCE = 1.0
-"""Seconds for which a loop in another thread is asked what its tasks are doing."""
 _DEEPEST = 200
 """How many calls of one task are shown."""
 _LONGEST = 120
@@ -87,24 +83,12 @@ def _look(loop: asyncio.AbstractEventLoop, look: Callable[[], str]) -> str:
     To look into a coroutine that goes on meanwhile crashes the interpreter, and to ask a task while it takes a step
     waits for the end of that.
     """
-    if _has_gil() or not loop.is_running() or asyncio._get_running_loop() is loop:
+    if has_gil() or not loop.is_running() or asyncio._get_running_loop() is loop:
         return look()
-    texts: list[str] = []
-    answered = allocate_lock()
-    answered.acquire()
-
-    def answer() -> None:
-        try:
-            texts.append(look())
-        finally:
-            answered.release()
-
-    with suppress(RuntimeError):  # closed meanwhile
-        loop.call_soon_threadsafe(answer)
-        answered.acquire(timeout=_PATIENCE)
-    if texts:
-        return texts[0]
-    return _stuck(loop) if loop.is_running() else look()
+    try:
+        return ask(loop, look)
+    except (TimeoutError, RuntimeError):  # or closed meanwhile
+        return _stuck(loop) if loop.is_running() else look()
 
 
 def _stuck(loop: asyncio.AbstractEventLoop) -> str:

@@ -101,9 +101,8 @@ class Handle:
         except BaseException:
             coroutine.close()
             raise
-        brought: _Brought[T] = _Brought(
-            _running_one(loop)
-        )  # before anything can start: KeyboardInterrupt may come at any moment
+        # Before anything can start: KeyboardInterrupt may come at any moment.
+        brought: _Brought[T] = _Brought(_running_one(loop))
         try:
             brought.bring(coroutine, None, None)
             return brought.result()
@@ -171,8 +170,8 @@ def _running_one(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
     worker = worker_of(loop)
     if worker is None or loop.is_running():
         return loop
-    # Its thread may only just have been started: what is brought waits for it.
-    return next((other.loop for other in worker.workers.all[1:] if other.thread is not None), loop)
+    # A thread may only just have been started: what is brought waits for it.
+    return next((other.loop for other in worker.workers.all if other.thread is not None), loop)
 
 
 def give_up_brought(loop: asyncio.AbstractEventLoop) -> None:

@@ -43,7 +43,7 @@ class Interrupts:
         self._stop_signals = frozenset(stop_signals)
         self._previous: dict[signal.Signals, Handler] = {}
         self._depth = 0
-        self._main: asyncio.Task[Any] | None = None
+        self._main: asyncio.Future[Any] | None = None
         self._received: int | None = None
         self._ending = False
         self._wakes = False
@@ -72,7 +72,7 @@ class Interrupts:
                 give_back(*self._previous.popitem(), self._arrived)
 
     @contextmanager
-    def cancelling(self, main: asyncio.Task[Any]) -> Iterator[None]:
+    def cancelling(self, main: asyncio.Future[Any]) -> Iterator[None]:
         """A block that runs `main`, which the first signal cancels. It raises what the signal stands for."""
         self._main, self._received = main if is_main_thread() else None, None
         try:

@@ -19,24 +19,29 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
 from socket import socket
 from sys import getswitchinterval
 from time import monotonic, sleep
 from types import BuiltinMethodType
-from typing import Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
+from yamanote.runtime._ask import ask
 from yamanote.runtime._join import _Join
 from yamanote.runtime._loop_sockets import ReceivingLoop
 from yamanote.runtime._loop_steps import STEP, WAKE_UP, Entry, Step, handle_of
-from yamanote.runtime._task import Tasks
+from yamanote.runtime._task import Tasks, worker_of
 
-__all__ = ["EventLoop", "LoopStatistics"]
+if TYPE_CHECKING:  # its module needs a loop
+    from yamanote.runtime._workers import Worker
+
+__all__ = ["EventLoop", "LoopStatistics", "has_gil"]
 
 Ts = TypeVarTuple("Ts")
 
-_has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+has_gil: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
 """Python has that since 3.13. On a free-threaded build, an extension that is imported later may turn the lock on."""
 
 _give_core_away: Callable[[], object] | None = getattr(os, "sched_yield", None)
@@ -116,7 +121,7 @@ class EventLoop(ReceivingLoop):
     True
     """
 
-    _yamanote_worker = None
+    _yamanote_worker: Worker | None = None
     """Who starts what is spawned here, in a runtime with several."""
 
     # What we share with asyncio's own code, and with those who extend it, is not in its public types.
@@ -220,6 +225,26 @@ class EventLoop(ReceivingLoop):
         with suppress(BlockingIOError, InterruptedError):
             self._process_self_data(self._ssock.recv(4096))
 
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """As in asyncio; on a worker whose runtime waits in the main thread, that takes the signal for it."""
+        if (home := self._home_in_main_thread()) is None:
+            super().add_signal_handler(sig, callback, *args)
+        else:
+            ask(home, partial(home.add_signal_handler, sig, self.call_soon_threadsafe, callback, *args))
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """As in asyncio."""
+        if (home := self._home_in_main_thread()) is None:
+            return super().remove_signal_handler(sig)
+        return ask(home, partial(home.remove_signal_handler, sig))
+
+    def _home_in_main_thread(self) -> asyncio.AbstractEventLoop | None:
+        """Of several workers, if it is none of them: see `Workers`."""
+        worker = self._yamanote_worker
+        if worker is None or not worker.workers.in_main_thread or worker_of(worker.workers.home) is not None:
+            return None
+        return worker.workers.home
+
     # ------------------------------------------------------------------ doing it
 
     def run_forever(self) -> None:
@@ -312,7 +337,7 @@ class EventLoop(ReceivingLoop):
             events = self._selector.select(timeout)
             asleep, now = now, self.time()
             if self._yamanote_worker is not None:
-                self._lingers = bool(self._ready) and now - asleep < _SOON and not _has_gil()
+                self._lingers = bool(self._ready) and now - asleep < _SOON and not has_gil()
         self._polled = now
         self._polls += 1
         self._process_events(events)
@@ -353,7 +378,7 @@ class EventLoop(ReceivingLoop):
         now = monotonic()
         if now - self._gave_way >= getswitchinterval():
             self._gave_way = now
-            if count_threads() and _has_gil():
+            if count_threads() and has_gil():
                 sleep(_GIVE_WAY)
 
     def _note(self, now: float) -> None:

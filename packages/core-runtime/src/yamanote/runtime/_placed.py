@@ -50,15 +50,15 @@ class Placed(asyncio.Future[T]):
     def split(self, count: int) -> None:
         """Nothing is left of one."""
 
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start it on `loop`, which runs here, unless it has been cancelled. Its first step is made at once."""
+    def begin(self, loop: asyncio.AbstractEventLoop, eager: bool = True) -> None:
+        """Start it on `loop`, which runs here, unless it was cancelled; if `eager`, with its first step at once."""
         try:
             self._claim.pop()
         except IndexError:
             return
         context, self._context = self._context, None
         try:
-            task = make_task(self._coroutine, loop, self._name, context, eager=True)
+            task = make_task(self._coroutine, loop, self._name, context, eager)
         except BaseException as error:  # out of its first step, and on its way out of the loop
             on_loop(self.get_loop(), fail, self, error)
             raise
@@ -90,6 +90,10 @@ class Placed(asyncio.Future[T]):
             return True
         self._coroutine.close()
         return super().cancel(msg)
+
+    def cancelling(self) -> int:
+        """Whether it has been cancelled, as a task tells."""
+        return 1 if self._requests else 0 if self._task is None else self._task.cancelling()
 
     def give_up(self, reason: str | None) -> None:
         """Cancel it from any thread, if it has not been started."""

@@ -257,9 +257,9 @@ class Starter:
 
     def _have_watched(self, receiver: Starter | None = None) -> None:
         """Have an idle worker look, in a while, whether this one, and `receiver`, have come to what they have."""
-        self._watched = True
         idle = [other for other in self._idle.copy() if other is not self and other is not receiver]
         watcher = max(idle, key=_is_asleep, default=self)
+        self._watched = watcher is not self  # it may not come to that itself; who goes idle from now on sees it
         on_loop(watcher.loop, watcher._watch)
 
     def _watch(self) -> None:

@@ -44,10 +44,11 @@ def run(
     does, and SystemExit is raised at the end, with the exit status ``128 + signum``. When `main` does not let the
     cancellation through, what it returns or raises counts instead.
 
-    With several `workers`, each is a loop in a thread of its own; `main` runs on the first, in the calling thread. What
-    is spawned starts on whichever is free, and stays there. On free-threaded Python they compute at the same time. A
-    worker that does not end within `shutdown_timeout`, because a call blocks it, is named with where it is, and left
-    behind. KeyboardInterrupt and SystemExit out of a task end the run, whichever worker it is on.
+    With several `workers`, each is a loop in a thread of its own. `main` runs on the first, in the calling thread; but
+    on free-threaded Python, where they compute at the same time, the calling thread only waits. What is spawned starts
+    on whichever is free, and stays there. A worker that does not end within `shutdown_timeout`, because a call blocks
+    it, is named with where it is, and left behind. KeyboardInterrupt and SystemExit out of a task end the run,
+    whichever worker it is on.
 
     `loop_factory` makes the loop (for instance ``uvloop.new_event_loop``), by default an `EventLoop`, or on Windows
     asyncio's proactor loop; `debug` is asyncio's. `clock` gives the loop another time, from 0 on (for instance

@@ -21,13 +21,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from yamanote.runtime._clock import Clock
-from yamanote.runtime._handle import Handle, forked, give_up_brought, shut_down_before
+from yamanote.runtime._handle import Handle, forked, shut_down_before
 from yamanote.runtime._interrupt import Interrupts, as_signals, is_main_thread
 from yamanote.runtime._join import JoinHandle
-from yamanote.runtime._loop import EventLoop
+from yamanote.runtime._loop import EventLoop, has_gil
+from yamanote.runtime._placed import Placed
 from yamanote.runtime._shutdown import abandon, shut_down
 from yamanote.runtime._signals import stop_listening
-from yamanote.runtime._task import as_coroutine, make_task, on_loop
+from yamanote.runtime._task import as_coroutine, make_task
 from yamanote.runtime._workers import Workers
 
 __all__ = ["Runtime"]
@@ -41,9 +42,9 @@ class Runtime:
     Tasks live on between the calls, while the loop stands still, and so do the context variables that a call has set.
     At the end of the block `shutdown` ends them. The options are those of `run`, which is the friendlier face.
 
-    With several `workers`, the first is the loop of the calls; the others have threads of their own from the first call
-    on, and go on between the calls: then they start what is spawned. A runtime that is dropped without `shutdown` emits
-    a ResourceWarning, and its threads end.
+    With several `workers`, the first runs in the calls; the others have threads of their own from the first call on,
+    and go on between the calls: then they start what is spawned. On free-threaded Python the first is one of them. A
+    runtime that is dropped without `shutdown` emits a ResourceWarning, and its threads end.
 
     In the block, a stop signal raises SystemExit where no call is running, as Ctrl-C raises KeyboardInterrupt.
 
@@ -102,21 +103,24 @@ class Runtime:
         try:
             while len(loops) < workers:
                 loops.append(_require_new(make_loop(), loops))
+            home = loops[0]
+            if workers > 1:
+                if not has_gil():
+                    loops.append(home := new_event_loop())
+                self._workers = Workers(loops[:workers], home)
             if debug is not None:
                 for each in loops:
                     each.set_debug(debug)
-            if workers > 1:
-                self._workers = Workers(loops)
             if clock is not None:
-                self._clock.enter_context(clock.patch_loop(loops[0]))
+                self._clock.enter_context(clock.patch_loop(home))
         except BaseException:
             for each in loops:
                 each.close()
             raise
-        self._loop = loop = loops[0]
+        self._loop = home
         self._context = copy_context()
-        self._interrupts = Interrupts(loop, signums)
-        self.handle, *_ = map(Handle, loops)  # one each: what is brought between the calls goes to the others
+        self._interrupts = Interrupts(home, signums)
+        self.handle, *_ = map(Handle, loops)  # one each: what is brought between the calls may go to any
 
     def run_until_complete(self, main: Awaitable[T], /) -> T:
         """Run `main` in a task until that has ended, and everything else meanwhile; return its value.
@@ -131,9 +135,12 @@ class Runtime:
             self._require_standing("run_until_complete")
             if loop.is_closed():
                 raise shut_down_before()
-            if self._workers is not None:
+            task: asyncio.Task[T] | Placed[T]
+            if self._workers is None:
+                task = make_task(coroutine, loop, context=self._context)
+            else:
                 self._workers.start()
-            task = make_task(coroutine, loop, context=self._context)
+                task = self._workers.make_main(coroutine, self._context)
         except BaseException:
             coroutine.close()
             raise
@@ -221,13 +228,11 @@ class Runtime:
             _of_other_processes.append(workers)
             return
         warnings.warn(f"{self!r} was dropped: use `with`, or shut it down", ResourceWarning, stacklevel=2, source=self)
-        give_up_brought(self._loop)
-        _give_up_brought_to_others(workers)
-        for worker in workers.all:  # whose end nobody waits for here: this may be one of their threads
-            worker.ending = True
-            worker.stop()
+        workers.stop()  # and do not join them: this may be one of their threads
+        abandon(self._loop, None)
+        self._loop.close()
 
-    def _run_until_done(self, task: asyncio.Task[Any]) -> BaseException | None:
+    def _run_until_done(self, task: asyncio.Future[Any]) -> BaseException | None:
         """Run the loop until `task` has ended, also when another one stops it, or breaks out of it; tell with what."""
         loop = self._loop
         task.add_done_callback(lambda _: loop.stop())
@@ -242,15 +247,13 @@ class Runtime:
     def _close(self, ending: asyncio.Task[None] | None) -> None:
         loop = self._loop
         if self._workers is not None:
-            if self._interrupts.at_once:
-                _give_up_brought_to_others(self._workers)
             self._workers.stop()
+            self._workers.join()
         self._clock.close()
         abandon(loop, ending)
         stop_listening(loop)
         self._interrupts.let_loop_go()
         if self._interrupts.at_once:
-            give_up_brought(loop)
             # What it would say of tasks that end nowhere has been said.
             loop.set_exception_handler(lambda *_: None)
         loop.close()
@@ -274,12 +277,6 @@ class Runtime:
 
 
 _of_other_processes: list[AbstractEventLoop | Workers] = []
-
-
-def _give_up_brought_to_others(workers: Workers) -> None:
-    """Before they stop."""
-    for worker in workers.all[1:]:
-        on_loop(worker.loop, give_up_brought, worker.loop)
 
 
 def new_event_loop() -> AbstractEventLoop:

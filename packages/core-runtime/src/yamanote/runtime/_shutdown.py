@@ -66,10 +66,12 @@ async def end_tasks(deadline: float) -> None:
 
 
 def abandon(loop: asyncio.AbstractEventLoop, ending: asyncio.Task[None] | None) -> None:
-    """Name the tasks and calls that have not ended, and keep asyncio from complaining of them. `loop` runs no more.
+    """Name the tasks and calls that have not ended, and tell who waits for them. `loop` runs no more.
 
-    `ending` is the task of `shut_down`, which may be among them.
+    `ending` is the task of `shut_down`, which may be among them. asyncio does not complain of them any more.
     """
+    refuse_from_now_on(loop)
+    give_up_brought(loop)
     left = asyncio.all_tasks(loop)
     for task in left:
         task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -16,12 +16,14 @@ import warnings
 import weakref
 from asyncio import _get_running_loop
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from signal import Signals
 from types import FrameType, TracebackType
 from typing import Any, final
 
+from yamanote.runtime._ask import ask
 from yamanote.runtime._critical import CriticalSection
 from yamanote.runtime._interrupt import as_signals, give_back, is_main_thread
 from yamanote.runtime._scope import CancelScope
@@ -276,7 +278,7 @@ def _listen(
     loop: asyncio.AbstractEventLoop, signums: tuple[Signals, ...], listener: SignalListener | SignalScope
 ) -> None:
     if not is_main_thread():
-        loop.call_soon_threadsafe(_listen, loop, signums, listener)
+        _ask_main_thread(loop, partial(_listen, loop, signums, listener))
         return
     taken = _taken_by(loop)
     for signum in signums:
@@ -293,7 +295,7 @@ def _listen(
 def _leave(loop: asyncio.AbstractEventLoop, signums: Iterable[Signals], listener: int) -> None:
     if not is_main_thread():  # closed by another thread, or by the collector: handlers belong to the main thread
         try:
-            loop.call_soon_threadsafe(_leave, loop, signums, listener)
+            _ask_main_thread(loop, partial(_leave, loop, signums, listener))
         except RuntimeError:  # closed: the signals have been given back, or will be when one arrives
             pass
         return
@@ -304,6 +306,15 @@ def _leave(loop: asyncio.AbstractEventLoop, signums: Iterable[Signals], listener
             if not entry.listeners:
                 del taken[signum]
                 entry.give_back()
+
+
+def _ask_main_thread(loop: asyncio.AbstractEventLoop, question: Callable[[], None]) -> None:
+    """Call it there: now, if its `loop` has nothing else to do than to wait for us, or when it comes to it."""
+    if worker_of(loop) is not None or not loop.is_running():
+        loop.call_soon_threadsafe(question)
+        return
+    with suppress(TimeoutError):  # the loop has just stopped: it comes to it in the next call
+        ask(loop, question)
 
 
 def _require_signals(caller: str, signums: tuple[int, ...]) -> tuple[Signals, ...]:
@@ -320,5 +331,5 @@ def _require_loop(caller: str) -> asyncio.AbstractEventLoop:
         return loop
     worker = worker_of(loop)
     if worker is not None and worker.workers.in_main_thread:
-        return worker.workers.all[0].loop
+        return worker.workers.home
     raise RuntimeError(f"{caller}() needs the event loop of the main thread: signals arrive nowhere else")

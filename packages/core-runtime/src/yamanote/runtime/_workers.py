@@ -12,15 +12,21 @@ import logging
 import threading
 from asyncio import AbstractEventLoop
 from collections import deque
+from collections.abc import Coroutine
 from contextvars import Context
+from typing import Any, TypeVar
 
 from yamanote.runtime._dump import calls_of_thread
+from yamanote.runtime._handle import give_up_brought, refuse_from_now_on
 from yamanote.runtime._interrupt import is_main_thread
+from yamanote.runtime._placed import Placed
 from yamanote.runtime._placing import Starter
 from yamanote.runtime._shutdown import abandon, shut_down
 from yamanote.runtime._task import make_task, on_loop
 
 __all__ = ["Worker", "Workers"]
+
+T = TypeVar("T")
 
 _GRACE = 0.5
 """Seconds, beyond any budget, in which threads that are told to stop do so, unless a call blocks them."""
@@ -29,44 +35,65 @@ _logger = logging.getLogger("yamanote")
 
 
 class Workers:
-    """All workers of a runtime. The first one is the loop of the runtime itself, in the thread that runs that."""
+    """All workers of a runtime, and `home`, the loop of its calls, in the thread that makes them.
 
-    __slots__ = ("all", "in_main_thread")
+    The first worker is on that loop. Not on free-threaded Python: there CPython's main thread and others slow each
+    other down, as if they shared a core for half of their time, and new threads do not. So there all workers have
+    threads of their own, and home waits for the end of the calls, and for signals.
+    """
 
-    def __init__(self, loops: list[AbstractEventLoop]) -> None:
-        self.in_main_thread = False  # whether the first one runs where signals arrive
+    __slots__ = ("all", "home", "in_main_thread", "in_threads")
+
+    def __init__(self, loops: list[AbstractEventLoop], home: AbstractEventLoop | None = None) -> None:
+        self.home = home = loops[0] if home is None else home
+        self.in_main_thread = False  # whether home runs where signals arrive
         idle: deque[Starter] = deque()
         self.all = [Worker(self, loop, number, idle) for number, loop in enumerate(loops)]
+        self.in_threads = [worker for worker in self.all if worker.loop is not home]
         for number, worker in enumerate(self.all):
             worker.meet([*self.all[number + 1 :], *self.all[:number]])
 
     def start(self) -> None:
-        """The first one is about to run in this thread: start those of the others, if they have not been started."""
+        """Home is about to run in this thread: start those of the workers, if they have not been started."""
         self.in_main_thread = is_main_thread()
-        for worker in self.all[1:]:
+        for worker in self.in_threads:
             if worker.thread is None:
                 worker.start_thread()
 
+    def make_main(self, coroutine: Coroutine[Any, Any, T], context: Context) -> asyncio.Task[T] | Placed[T]:
+        """What runs `coroutine`, of a call, on the first worker; it belongs to home."""
+        first = self.all[0]
+        if first.loop is self.home:
+            return make_task(coroutine, self.home, context=context)
+        placed = Placed(coroutine, self.home, None, context)
+        # When home runs, which may be asked for something. Not as one that is spawned: it is not for the balance, and
+        # SystemExit in its first step is raised only.
+        self.home.call_soon(on_loop, first.loop, placed.begin, first.loop, False)
+        return placed
+
     def end(self, timeout: float) -> list[asyncio.Future[None]]:
-        """End everything on all loops but this one, the first, in at most `timeout` seconds; return what is done then.
+        """End everything on all loops but home, in at most `timeout` seconds; return what is done then. On home.
 
         What has not been started never is, and what is spawned from now on starts where it is spawned.
         """
         for worker in self.all:
             worker.ending = True
-        loop = asyncio.get_running_loop()
-        return [worker.end(timeout, loop.create_future()) for worker in self.all[1:] if worker.thread is not None]
+        self.start()  # there may be something that was brought before the first call
+        return [worker.end(timeout, self.home.create_future()) for worker in self.in_threads]
 
     def stop(self) -> None:
-        """Have the threads end, whatever they run, and name those that do not."""
+        """Have the threads end, whatever they run."""
         for worker in self.all:
             worker.ending = True
             worker.give_up_backlog()
-        for worker in self.all[1:]:
+        for worker in self.in_threads:
             worker.stop()
-        time = self.all[0].loop.time
+
+    def join(self) -> None:
+        """Wait for their end, and name those that do not come to it."""
+        time = self.home.time
         deadline = time() + _GRACE
-        for worker in self.all[1:]:
+        for worker in self.in_threads:
             worker.join(max(0.0, deadline - time()))
 
 
@@ -99,11 +126,9 @@ class Worker(Starter):
                 try:
                     loop.run_forever()
                 except (KeyboardInterrupt, SystemExit) as error:  # as in the main thread, it ends the runtime
-                    on_loop(self.workers.all[0].loop, _raise, error)
+                    on_loop(self.workers.home, _raise, error)
         finally:
-            self.give_up_backlog()
-            abandon(loop, self._ended)
-            loop.close()
+            self._close()
 
     def end(self, timeout: float, ended: asyncio.Future[None]) -> asyncio.Future[None]:
         """End everything on the loop; `ended`, which belongs to another one, is done then."""
@@ -119,13 +144,18 @@ class Worker(Starter):
     def stop(self) -> None:
         """Have the thread end, whatever runs there."""
         if self.thread is None:
-            self.loop.close()
+            self._close()
         else:
             on_loop(self.loop, self._stop)
 
     def _stop(self) -> None:
         self._stopping = True
         self.loop.stop()
+
+    def _close(self) -> None:
+        self.give_up_backlog()
+        abandon(self.loop, self._ended)
+        self.loop.close()
 
     def join(self, timeout: float) -> None:
         """Wait for the end of the thread; name it, and what it is doing, if it does not end in time."""
@@ -134,6 +164,8 @@ class Worker(Starter):
             return
         thread.join(timeout)
         if thread.is_alive():
+            refuse_from_now_on(self.loop)
+            give_up_brought(self.loop)
             lines = "\n".join(calls_of_thread(thread.ident or 0))
             _logger.warning("worker %d (%s) is stuck, and left behind:\n%s", self.number, thread.name, lines)
 
