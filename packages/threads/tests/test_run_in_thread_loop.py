@@ -18,27 +18,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left_over")
 place: ContextVar[str] = ContextVar("place", default="nowhere")
 
 
-class Elsewhere:
-    """A coroutine's stage in another thread, for a test that must not run ahead of it."""
-
-    def __init__(self) -> None:
-        self.waiting = threading.Event()
-        self.steps: list[str] = []
-
-    async def wait_for_ever(self) -> None:
-        self.waiting.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.steps.append("clean-up begins")
-            for _ in range(3):
-                await yield_now()
-            self.steps.append("clean-up ends")
-
-    async def reached(self) -> None:
-        await asyncio.to_thread(self.waiting.wait)
-
-
 async def answer() -> int:
     return 42
 
@@ -101,15 +80,15 @@ async def test_one_inside_the_other() -> None:
     assert await run_in_thread_loop(run_in_thread_loop(answer())) == 42
 
 
-async def test_the_home_loop_goes_on_meanwhile() -> None:
-    elsewhere, go = Elsewhere(), threading.Event()
+async def test_the_home_loop_goes_on_meanwhile(stage: Any) -> None:
+    go = threading.Event()
 
     async def wait() -> None:
-        elsewhere.waiting.set()
+        stage.running.set()
         await asyncio.to_thread(go.wait)
 
     waiting = asyncio.create_task(run_in_thread_loop(wait()))
-    await elsewhere.reached()
+    await stage.reached()
     assert not waiting.done()
     go.set()
     await waiting
@@ -156,30 +135,28 @@ async def test_a_function_that_fails_or_returns_no_awaitable() -> None:
         await run_in_thread_loop(none)
 
 
-async def test_tasks_left_over_there_are_cancelled_and_awaited() -> None:
-    elsewhere = Elsewhere()
+async def test_tasks_left_over_there_are_cancelled_and_awaited(stage: Any) -> None:
     left: list[asyncio.Task[None]] = []
 
     async def leave() -> None:
-        left.append(asyncio.create_task(elsewhere.wait_for_ever()))
+        left.append(asyncio.create_task(stage.run()))
         await yield_now()
 
     await run_in_thread_loop(leave())
     assert left[0].cancelled()
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+    assert stage.ended
 
 
 # Cancellation
 
 
-async def test_a_cancellation_is_raised_when_the_clean_up_there_has_ended() -> None:
-    elsewhere = Elsewhere()
-    task = asyncio.create_task(run_in_thread_loop(elsewhere.wait_for_ever()))
-    await elsewhere.reached()
+async def test_a_cancellation_is_raised_when_the_clean_up_there_has_ended(stage: Any) -> None:
+    task = asyncio.create_task(run_in_thread_loop(stage.run()))
+    await stage.reached()
     task.cancel("enough")
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert elsewhere.steps == ["clean-up begins", "clean-up ends"]
+    assert stage.ended
     assert task.cancelling() == 1
 
 
@@ -315,11 +292,10 @@ async def test_what_cancels_itself_there_is_an_error_here_and_not_a_cancellation
         await run_in_thread_loop(cancel_itself())
 
 
-async def test_a_timeout_around_it_is_an_ordinary_timeout() -> None:
-    elsewhere = Elsewhere()
+async def test_a_timeout_around_it_is_an_ordinary_timeout(stage: Any) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await run_in_thread_loop(elsewhere.wait_for_ever())
+            await run_in_thread_loop(stage.run())
     task = asyncio.current_task()
     assert task is not None and task.cancelling() == 0
 
