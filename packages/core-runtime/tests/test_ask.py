@@ -40,14 +40,32 @@ def test_an_error_is_raised_here_and_not_reported_there(
     assert not caplog.messages
 
 
-def test_who_gets_no_answer_in_time_is_told(elsewhere: asyncio.AbstractEventLoop) -> None:
+def test_who_gets_no_answer_in_time_is_told_and_the_question_is_not_asked(elsewhere: asyncio.AbstractEventLoop) -> None:
     release = threading.Event()
     asked: list[None] = []
     elsewhere.call_soon_threadsafe(release.wait, PATIENCE)
     with pytest.raises(TimeoutError):
         ask(elsewhere, lambda: asked.append(None), 0)
     release.set()
-    assert ask(elsewhere, asked.copy, PATIENCE) == [None]  # and the question is asked all the same
+    assert ask(elsewhere, asked.copy, PATIENCE) == []
+
+
+def test_who_waits_no_longer_when_the_answer_is_under_way_gets_it(elsewhere: asyncio.AbstractEventLoop) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def answer() -> str:
+        entered.set()
+        release.wait(PATIENCE)
+        return "late"
+
+    answers: list[str] = []
+    asker = threading.Thread(target=lambda: answers.append(ask(elsewhere, answer, 0.01)))
+    asker.start()
+    assert entered.wait(PATIENCE)
+    asker.join(0.05)
+    release.set()
+    asker.join(PATIENCE)
+    assert answers == ["late"]
 
 
 def test_a_closed_loop_is_not_asked() -> None:

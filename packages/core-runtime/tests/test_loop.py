@@ -300,13 +300,13 @@ def test_a_loop_that_has_nothing_to_run_polls_as_often_as_asyncio() -> None:
     assert polls(asyncio.SelectorEventLoop) == polls(EventLoop)
 
 
-def test_slow_callbacks_are_polled_between() -> None:
+def test_slow_callbacks_are_looked_between_for_timers() -> None:
     ran: list[int] = []
     with in_slow_motion() as (loop, selector):
 
         def slow() -> None:
             selector.now += 0.03
-            ran.append(selector.polls)
+            ran.append(loop.statistics().polls)
 
         for _ in range(100):
             loop.call_soon(slow)
@@ -315,6 +315,49 @@ def test_slow_callbacks_are_polled_between() -> None:
 
     assert _STRETCH == ran.count(ran[0])  # the first of them come unexpectedly
     assert all(1 == ran.count(poll) for poll in ran[_STRETCH:])
+
+
+def test_an_event_is_seen_once_however_long_the_turn_is_that_sees_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system reports a socket until somebody reads it. In the middle of a turn, that may still be to come."""
+    monkeypatch.setattr(_loop, "_BUDGET", 0.0)
+    called: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pairs = [socket.socketpair() for _ in range(100)]
+        for number, (theirs, ours) in enumerate(pairs):
+            loop.add_reader(ours, lambda number=number, ours=ours: called.append(number) or ours.recv(1))
+            theirs.send(b"x")
+        while len(called) < 100:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for theirs, ours in pairs:
+            loop.remove_reader(ours)
+            theirs.close()
+            ours.close()
+
+    run_here(main)
+    assert sorted(called) == list(range(100))
+
+
+def test_sockets_are_served_though_every_turn_is_longer_than_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_loop, "_BUDGET", 0.0)
+    arrived: list[bytes] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        others = [asyncio.create_task(turns(1_000_000)) for _ in range(50)]
+        theirs, ours = socket.socketpair()
+        with theirs, ours:
+            loop.add_reader(ours, lambda: arrived.append(ours.recv(1)))
+            theirs.send(b"x")
+            await turns(3)
+            assert arrived == [b"x"]
+            loop.remove_reader(ours)
+        for other in others:
+            other.cancel()
+
+    run_here(main)
 
 
 def test_a_loop_looks_at_the_clock_rarely_again_after_a_slow_callback() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
+import random
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from time import perf_counter
 
@@ -21,6 +24,7 @@ from yamanote.runtime import (
     Runtime,
     _runtime,
     handle_signal,
+    metrics,
     run,
     signals,
     spawn,
@@ -227,6 +231,8 @@ def test_a_library_adds_its_handler_to_the_loop_of_any_worker(number: int) -> No
         await arrived.wait()
         with pytest.raises(ValueError, match="1000"):
             loop.add_signal_handler(1000, arrive)
+        with pytest.raises(TypeError, match="coroutines"):
+            loop.add_signal_handler(signal.SIGUSR1, thread_of)
         assert loop.remove_signal_handler(signal.SIGUSR1)
         assert not loop.remove_signal_handler(signal.SIGUSR1)
         assert signal.getsignal(signal.SIGUSR1) == before
@@ -264,7 +270,8 @@ def test_ctrl_c_cancels_main_and_a_second_one_leaves_a_main_that_computes_behind
         while runtime._interrupts._received is None:
             pass
         os.kill(os.getpid(), signal.SIGINT)
-        released.wait(PATIENCE)
+        while not released.is_set():
+            pass
 
     try:
         with pytest.raises(KeyboardInterrupt), Runtime(workers=2) as runtime:
@@ -274,6 +281,150 @@ def test_ctrl_c_cancels_main_and_a_second_one_leaves_a_main_that_computes_behind
             runtime.handle.spawn(thread_of())
     finally:
         released.set()
+
+
+@on_unix
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_between_short_calls_is_not_lost_and_spoils_none(workers: int) -> None:
+    """It ends the call in which it comes, or is raised between two of them."""
+    ready = threading.Semaphore(0)
+
+    def send() -> None:
+        for _ in range(30):
+            ready.acquire()
+            for _ in range(random.randrange(3000)):
+                pass
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with Runtime(workers=workers) as runtime:
+        for _ in range(30):
+            deadline = perf_counter() + PATIENCE
+            with pytest.raises(KeyboardInterrupt):
+                ready.release()
+                while perf_counter() < deadline:
+                    runtime.run_until_complete(yield_now())
+            for _ in range(3):
+                runtime.run_until_complete(yield_now())
+    sender.join()
+
+
+def test_what_computes_for_ever_keeps_nobody_from_ending(caplog: pytest.LogCaptureFixture) -> None:
+    """On free-threaded Python to ask a task anything waits for the end of its step, which may never come."""
+    computes, release = threading.Event(), threading.Event()
+
+    async def compute() -> None:
+        computes.set()
+        while not release.is_set():
+            pass
+
+    async def program() -> str:
+        spawn(compute(), on=1)
+        while not computes.is_set():
+            await asyncio.sleep(0)
+        assert metrics().tasks >= 1
+        return "ended"
+
+    try:
+        assert run(program(), workers=2, shutdown_timeout=0.05) == "ended"
+        assert any("worker 1 (yamanote-worker-1) is stuck" in text for text in caplog.messages)
+    finally:
+        release.set()
+
+
+def test_to_abort_many_waits_for_no_step_of_theirs() -> None:
+    computes, aborted = threading.Event(), threading.Event()
+
+    async def compute() -> None:
+        await asyncio.sleep(0)
+        computes.set()
+        end = perf_counter() + PATIENCE
+        while not aborted.is_set():
+            assert perf_counter() < end
+        await asyncio.sleep(3600)
+
+    async def alone() -> None:
+        handle = spawn(compute(), asyncio.sleep(3600))
+        assert computes.wait(PATIENCE)  # so others start them
+        handle.abort()
+        aborted.set()
+        with pytest.raises(JoinError):
+            await handle
+
+    async def program() -> None:
+        handle = spawn(alone(), on=1)
+        await handle
+
+    run(program(), workers=3)
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "yamanote-worker-1":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)  # a limit of the system is one for all processes of a user
+    coroutine = thread_of()
+    with pytest.raises(RuntimeError, match="can't start"):
+        run(coroutine, workers=3)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_a_task_that_needs_a_second_cancellation_gets_it_on_every_worker(caplog: pytest.LogCaptureFixture) -> None:
+    ended: list[int] = []
+
+    async def stubborn(number: int) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(number)
+
+    async def program() -> None:
+        for number in range(2):
+            spawn(stubborn(number), on=number)
+            await spawn(yield_now(), on=number)
+
+    run(program(), workers=2, shutdown_timeout=0)
+    assert sorted(ended) == [0, 1]
+    assert not any("left behind" in text for text in caplog.messages)
+
+
+def test_a_runtime_is_shut_down_in_another_thread_than_that_of_its_calls() -> None:
+    """Python 3.14 keeps the tasks of a thread where only that sees all of them."""
+    called, over = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    async def child() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append("child")
+
+    async def program() -> None:
+        spawn(child())
+        await yield_now()
+
+    def call(runtime: Runtime) -> None:
+        runtime.run_until_complete(program())
+        called.set()
+        over.wait(PATIENCE)
+
+    for workers in (1, 2):
+        called.clear()
+        runtime = Runtime(workers=workers)
+        thread = threading.Thread(target=call, args=(runtime,))
+        thread.start()
+        assert called.wait(PATIENCE)
+        runtime.shutdown()
+        over.set()
+        thread.join()
+    assert ended == ["child"] * 2
 
 
 def test_who_waits_for_what_a_stuck_worker_was_brought_is_told() -> None:

@@ -1,6 +1,6 @@
 """Ask: what a function returns in the thread of a loop.
 
-Invariant: the function is called once, there, unless the loop is closed first; whoever asks waits for a bounded time.
+Invariant: the function is called once, there; or never, when whoever asks has been told that it was not.
 """
 
 from __future__ import annotations
@@ -21,25 +21,34 @@ _PATIENCE = 1.0
 def ask(loop: AbstractEventLoop, question: Callable[[], T], patience: float = _PATIENCE) -> T:
     """What `question` returns, or raises, in the thread of `loop`, which must be another one.
 
-    Raises TimeoutError if it has not been called after `patience` seconds, and RuntimeError if the loop is closed.
+    Raises TimeoutError if that has not come to it after `patience` seconds, and RuntimeError if it is closed.
     """
+    claim: list[None] = [None]  # whoever takes it out calls the function, or gives up
     answers: list[T] = []
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     answered = allocate_lock()
     answered.acquire()
 
     def answer() -> None:
         try:
+            claim.pop()
+        except IndexError:
+            return
+        try:
             answers.append(question())
-        except Exception as error:
+        except BaseException as error:
             errors.append(error)
         finally:
             answered.release()
 
     loop.call_soon_threadsafe(answer)
-    answered.acquire(timeout=patience)
+    if not answered.acquire(timeout=patience):
+        try:
+            claim.pop()
+        except IndexError:
+            answered.acquire()
+        else:
+            raise TimeoutError(f"{loop!r} has not come to it in {patience} seconds")
     if errors:
         raise errors.pop()  # this frame must not keep it, because it will refer to this frame
-    if not answers:
-        raise TimeoutError(f"{loop!r} has not come to it in {patience} seconds")
     return answers.pop()

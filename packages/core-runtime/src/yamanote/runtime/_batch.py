@@ -101,7 +101,7 @@ class Batch(JoinHandle[list[Any]]):
         self._label = label
         self._context = copy_context()
         self._coroutines = coroutines
-        self._running: dict[int, asyncio.Task[Any]] = {}
+        self._running: dict[int, tuple[asyncio.Task[Any], asyncio.AbstractEventLoop]] = {}
         self._values: list[Any] = [None] * len(coroutines)
         self._errors: dict[int, BaseException | asyncio.Task[Any]] = {}  # or the task, which keeps its error
         self._left = len(coroutines)
@@ -170,8 +170,8 @@ class Batch(JoinHandle[list[Any]]):
         with self._mutex:
             self._aborted.append(reason)
             running = list(self._running.values())
-        for task in running:
-            request_cancel(task, reason)
+        for task, loop in running:
+            request_cancel(task, reason, loop)
 
     @property
     def name(self) -> str:
@@ -189,12 +189,13 @@ class Batch(JoinHandle[list[Any]]):
         self._errors[index] = JoinError(self._name_of(index), self._aborted[0] if self._aborted else reason)
 
     def _runs(self, index: int, task: asyncio.Task[Any]) -> None:
+        loop = task.get_loop()
         with self._mutex:
-            self._running[index] = task
+            self._running[index] = task, loop
             aborted = bool(self._aborted)
         if aborted:
             request_cancel(task, self._aborted[0])
-        tasks = tasks_of(task.get_loop())
+        tasks = tasks_of(loop)
         tasks.add(task)
         task.add_done_callback(partial(self._task_ended, index), context=tasks.context)
 

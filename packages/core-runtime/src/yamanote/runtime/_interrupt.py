@@ -14,7 +14,7 @@ import asyncio
 import signal
 import threading
 from asyncio import CancelledError
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeAlias, final
@@ -33,7 +33,19 @@ class Interrupts:
     `ending` only another Ctrl-C counts. In other threads than the main one, none of this does anything.
     """
 
-    __slots__ = ("_depth", "_ending", "_loop", "_main", "_previous", "_received", "_stop_signals", "_wakes", "at_once")
+    __slots__ = (
+        "_calling",
+        "_depth",
+        "_ending",
+        "_heard",
+        "_loop",
+        "_main",
+        "_previous",
+        "_received",
+        "_stop_signals",
+        "_wakes",
+        "at_once",
+    )
 
     at_once: bool
     """Whether nothing may be awaited any more."""
@@ -45,7 +57,7 @@ class Interrupts:
         self._depth = 0
         self._main: asyncio.Future[Any] | None = None
         self._received: int | None = None
-        self._ending = False
+        self._ending = self._calling = self._heard = False
         self._wakes = False
         self.at_once = False
 
@@ -72,20 +84,34 @@ class Interrupts:
                 give_back(*self._previous.popitem(), self._arrived)
 
     @contextmanager
-    def cancelling(self, main: asyncio.Future[Any]) -> Iterator[None]:
-        """A block that runs `main`, which the first signal cancels. It raises what the signal stands for."""
-        self._main, self._received = main if is_main_thread() else None, None
+    def cancelling(self) -> Iterator[Callable[[asyncio.Future[Any]], None]]:
+        """Enter it for a block that runs a main task, which the first signal cancels, and raise what that stands for.
+
+        It gives what is to be called with that task. Nothing is raised in the middle of its making, or of its run.
+        """
+        self._received, self._heard = None, False
+        self._calling = is_main_thread()
+        self.__enter__()
+        cancelled: CancelledError | None = None
         try:
-            yield
-        except CancelledError:
+            yield self._take_main
+        except CancelledError as error:
             if self._received is None:
                 raise
-            raise self._exception(self._received)  # noqa: B904  # the CancelledError shows where it was
+            cancelled = error
         except RuntimeError:  # "stopped before it was done": see `_arrived`
             if not self.at_once:
                 raise
         finally:
-            self._main = self._received = None  # what comes between the calls is the first again
+            self.__exit__()
+            self._calling = False  # from here on a signal is raised where it comes
+            received, main = self._received, self._main
+            self._main = self._received = None
+            # Who has ended before he could hear of it has not refused it: then it must not be lost.
+            if received is not None and (cancelled or not self._heard or not getattr(main, "heard", True)):
+                interruption = self._exception(received)
+                interruption.__context__ = cancelled  # which shows where it was
+                raise interruption
         if self.at_once:
             raise KeyboardInterrupt
 
@@ -129,18 +155,25 @@ class Interrupts:
                 raise
 
     def _arrived(self, signum: int, frame: FrameType | None) -> None:
-        if self._ending or self._received is not None:
+        if self._ending or (self._calling and self._received is not None):
             if signum == signal.SIGINT:
                 # Whoever catches the exception here may not know what it is; then the loop stops after this turn.
                 self.at_once = True
                 self._loop.stop()
                 raise KeyboardInterrupt
-        elif self._main is None or self._main.done():
+        elif not self._calling:
             raise self._exception(signum)
         else:
             self._received = signum
-            self._main.cancel()
-            self._loop.call_soon_threadsafe(_nothing)  # it may sleep in its selector
+            if self._main is not None:
+                self._heard = self._main.cancel()
+                self._loop.call_soon_threadsafe(_nothing)  # it may sleep in its selector
+
+    def _take_main(self, main: asyncio.Future[Any]) -> None:
+        if self._calling:
+            self._main = main
+            if self._received is not None and not self._heard:
+                self._heard = main.cancel()
 
     def _exception(self, signum: int) -> BaseException:
         """What a signal stands for: for a stop signal, an exit with the status that shells give to it."""

@@ -3,7 +3,7 @@
 Invariant: turns are those of asyncio. Each runs exactly what was ready when it began, in order, and what becomes ready
 meanwhile belongs to the next one. Only the polls are fewer: the loop asks for events and for timers that are due when
 nothing is ready, after a turn that has made a timer which was due already, and when `_BUDGET` seconds or `_MOST`
-callbacks have gone by since the last time, even in the middle of a turn.
+callbacks have gone by since the last time: for timers even in the middle of a turn, for events when it has ended.
 """
 
 from __future__ import annotations
@@ -96,17 +96,17 @@ class EventLoop(ReceivingLoop):
 
     Everything that asyncio offers works as it does on the stock loop of the platform: transports, TLS, subprocesses,
     `sock_*`, signals, executors, debug mode. The steps of tasks cost less, and the loop does not ask the system for
-    events after every turn, but when nothing is ready, and at least every half millisecond.
+    events after every turn, but when nothing is ready, and after the turn in which half a millisecond has passed.
 
     **Order**: ready callbacks run first in, first out, in turns, as in asyncio; `asyncio.sleep(0)` is one turn. Timers
     fire in the order of their deadlines, and where these are equal, which asyncio leaves open, of their making. What
     differs is when the loop notices that a timer is due or that an event has arrived while others run: up to half a
-    millisecond later than there, or, in a long turn, before its end. It goes behind what is ready then. A timer that
-    is due when it is made is noticed after the turn, as in asyncio.
+    millisecond later than there, or, for a timer in a long turn, before its end. It goes behind what is ready then. A
+    timer that is due when it is made is noticed after the turn, as in asyncio.
 
     **Fairness**: a task that never waits keeps timers, events and signals from running for half a millisecond, and for
-    what it does between two yields. Of callbacks that each take longer, only one runs then between two polls; of the
-    first such after quicker ones, up to 16.
+    what it does between two yields. Of callbacks that each take longer, only one runs then between two looks for
+    timers; of the first such after quicker ones, up to 16. Events wait for the end of the turn besides.
 
     **Cancel safety**: `sock_recv` and its like lose nothing that has come; those of asyncio may.
 
@@ -230,6 +230,7 @@ class EventLoop(ReceivingLoop):
         if (home := self._home_in_main_thread()) is None:
             super().add_signal_handler(sig, callback, *args)
         else:
+            self._check_callback(callback, "add_signal_handler")
             ask(home, partial(home.add_signal_handler, sig, self.call_soon_threadsafe, callback, *args))
 
     def remove_signal_handler(self, sig: int) -> bool:
@@ -265,6 +266,7 @@ class EventLoop(ReceivingLoop):
         popleft = ready.popleft
         turn = min(self._rest, len(ready)) or len(ready)  # callbacks that it has still to run
         stretch = left = self._stretch  # callbacks until the next look at the clock
+        resumed = self._rest > 0
         self._rest = turns = steps = 0
         entry: Entry | None
         context: Context | None
@@ -307,7 +309,7 @@ class EventLoop(ReceivingLoop):
                             stretch *= 2
                         left = stretch
                 turns += 1
-                if self._stopping or self._is_due or not ready:
+                if self._stopping or self._is_due or not ready or resumed:
                     return
                 turn = len(ready)
         finally:
@@ -324,7 +326,8 @@ class EventLoop(ReceivingLoop):
         self._forget_cancelled_timers()
         scheduled = self._scheduled
         if self._ready or self._stopping:
-            events = self._selector.select(0)
+            # In the middle of a turn, the selector would once more find what the rest of that is about to see to.
+            events = [] if self._rest else self._selector.select(0)
             self._let_threads_run()
             now = self.time()
             self._note(now)

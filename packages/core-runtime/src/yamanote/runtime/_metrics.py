@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from yamanote.runtime import _blocking
-from yamanote.runtime._loop import EventLoop, LoopStatistics
+from yamanote.runtime._loop import EventLoop, LoopStatistics, has_gil
 from yamanote.runtime._pool import BlockingPoolStatistics
-from yamanote.runtime._task import spawned_on, worker_of
+from yamanote.runtime._task import spawned_on, tasks_of, worker_of
 
 __all__ = ["RuntimeMetrics", "metrics", "runtime_metrics"]
 
@@ -58,7 +58,8 @@ class RuntimeMetrics:
 def metrics(loop: asyncio.AbstractEventLoop | None = None) -> RuntimeMetrics:
     """Figures of `loop`, by default the running one, and of the blocking pool. Of several workers, the sums.
 
-    It looks at each task, so ask once a second rather than once a request.
+    It looks at each task, so ask once a second rather than once a request. On free-threaded Python, of the tasks on
+    loops in other threads, those that asyncio has started are not counted.
 
     Raises RuntimeError without a `loop` where none runs. **Threads**: may be called from any thread.
 
@@ -73,11 +74,17 @@ def metrics(loop: asyncio.AbstractEventLoop | None = None) -> RuntimeMetrics:
     worker = worker_of(loop)
     loops = [loop] if worker is None else [each.loop for each in worker.workers.all]
     return RuntimeMetrics(
-        tasks=sum(len(asyncio.all_tasks(each)) for each in loops),
+        tasks=sum(map(_count_tasks, loops)),
         spawned=sum(map(spawned_on, loops)),
         loop=_together([each.statistics() for each in loops if isinstance(each, EventLoop)]),
         pool=_blocking.shared_pool.statistics(),
     )
+
+
+def _count_tasks(loop: asyncio.AbstractEventLoop) -> int:
+    if has_gil() or not loop.is_running() or asyncio._get_running_loop() is loop:
+        return len(asyncio.all_tasks(loop))
+    return len(tasks_of(loop))  # to ask the tasks waits for the end of the step that one of them takes
 
 
 def _together(loops: list[LoopStatistics]) -> LoopStatistics | None:

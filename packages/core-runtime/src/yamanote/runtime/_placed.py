@@ -11,13 +11,13 @@ Between them, one passes it on, and whoever takes it out of the list is the one.
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError
+from asyncio import CancelledError, _get_running_loop
 from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, TypeVar, final
 
 from yamanote.runtime import _site
-from yamanote.runtime._task import fail, make_task, on_loop, request_cancel, tasks_of
+from yamanote.runtime._task import fail, make_task, on_loop, tasks_of
 
 __all__ = ["Placed"]
 
@@ -28,11 +28,15 @@ T = TypeVar("T")
 class Placed(asyncio.Future[T]):
     """Of `coroutine`, which has been spawned on `home`."""
 
-    __slots__ = ("_claim", "_context", "_coroutine", "_name", "_requests", "_task", "_yamanote_site")
+    __slots__ = ("_claim", "_context", "_coroutine", "_name", "_requests", "_task", "_where", "_yamanote_site", "heard")
 
     count = stretch = 1
     """One coroutine, which a worker begins in one go."""
     _task: asyncio.Task[T] | None
+    _where: asyncio.AbstractEventLoop
+    """Its loop. On free-threaded Python, to ask the task itself waits for the end of the step that it takes."""
+    heard: bool
+    """Whether a cancellation came to the task before its end."""
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop, name: str | None, context: Context
@@ -42,6 +46,7 @@ class Placed(asyncio.Future[T]):
         self._name = name
         self._context: Context | None = context
         self._task = None
+        self.heard = False
         self._claim: list[None] = [None]  # whoever takes it out starts the coroutine, or closes it
         self._requests: list[Any] | None = None  # messages of cancellations, for the task when it is known
         if _site.recording:
@@ -57,6 +62,7 @@ class Placed(asyncio.Future[T]):
         except IndexError:
             return
         context, self._context = self._context, None
+        self._where = loop
         try:
             task = make_task(self._coroutine, loop, self._name, context, eager)
         except BaseException as error:  # out of its first step, and on its way out of the loop
@@ -64,6 +70,7 @@ class Placed(asyncio.Future[T]):
             raise
         if (site := getattr(self, "_yamanote_site", None)) is not None:  # not where it was started
             task._yamanote_site = site  # type: ignore[attr-defined]
+        self._name = task.get_name()
         self._task = task
         if task.done():
             self._ended(task)
@@ -93,7 +100,7 @@ class Placed(asyncio.Future[T]):
 
     def cancelling(self) -> int:
         """Whether it has been cancelled, as a task tells."""
-        return 1 if self._requests else 0 if self._task is None else self._task.cancelling()
+        return int(self._requests is not None)
 
     def give_up(self, reason: str | None) -> None:
         """Cancel it from any thread, if it has not been started."""
@@ -106,7 +113,7 @@ class Placed(asyncio.Future[T]):
 
     def get_name(self) -> str:
         """The name of the task."""
-        return self._task.get_name() if self._task is not None else self._name or "a task that has not started"
+        return self._name or "a task that has not started"
 
     def __repr__(self) -> str:
         """That of the task, for who is told of an error; one that runs in another thread cannot be looked at."""
@@ -124,7 +131,15 @@ class Placed(asyncio.Future[T]):
         except IndexError:
             return
         requests.clear()  # those that came at the same time are one
-        request_cancel(task, message)
+        if _get_running_loop() is self._where and task is asyncio.current_task():
+            self._where.call_soon(self._cancel_task, task, message)  # see `request_cancel`
+        else:
+            on_loop(self._where, self._cancel_task, task, message)
+
+    def _cancel_task(self, task: asyncio.Task[T], message: Any | None) -> None:
+        if not task.done():
+            self.heard = True
+            task.cancel(message)
 
     def _ended(self, task: asyncio.Task[T]) -> None:
         home, here = self.get_loop(), task.get_loop()

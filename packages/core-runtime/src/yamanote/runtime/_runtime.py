@@ -29,7 +29,7 @@ from yamanote.runtime._placed import Placed
 from yamanote.runtime._shutdown import abandon, shut_down
 from yamanote.runtime._signals import stop_listening
 from yamanote.runtime._task import as_coroutine, make_task
-from yamanote.runtime._workers import Workers
+from yamanote.runtime._workers import GRACE, Workers
 
 __all__ = ["Runtime"]
 
@@ -131,33 +131,31 @@ class Runtime:
         """
         coroutine = as_coroutine(main, "run_until_complete")
         loop = self._loop
+        task: asyncio.Task[T] | Placed[T] | None = None
         try:
             self._require_standing("run_until_complete")
             if loop.is_closed():
                 raise shut_down_before()
-            task: asyncio.Task[T] | Placed[T]
-            if self._workers is None:
-                task = make_task(coroutine, loop, context=self._context)
-            else:
-                self._workers.start()
-                task = self._workers.make_main(coroutine, self._context)
-        except BaseException:
-            coroutine.close()
-            raise
-        with self._interrupts:
-            try:
-                with self._interrupts.cancelling(task):
-                    try:
-                        return loop.run_until_complete(task)
-                    except BaseException:
-                        if not task.done():  # it is another task that has ended the loop: this one has to clean up
-                            if not task.cancelling():
-                                task.cancel()
-                            self._run_until_done(task)
-                        raise
-            finally:
-                if self._interrupts.at_once:
-                    self._close(None)
+            with self._interrupts.cancelling() as cancelling:
+                if self._workers is None:
+                    task = make_task(coroutine, loop, context=self._context)
+                else:
+                    task = self._workers.make_main(coroutine, self._context)
+                cancelling(task)
+                try:
+                    return loop.run_until_complete(task)
+                except BaseException:
+                    if not task.done():  # it is another task that has ended the loop: this one has to clean up
+                        if not task.cancelling():
+                            task.cancel()
+                        self._run_until_done(task)
+                    raise
+                finally:
+                    if self._interrupts.at_once:
+                        self._close(None)
+        finally:
+            if task is None:
+                coroutine.close()
 
     def spawn(self, coro: Awaitable[T], /, *, name: str | None = None, context: Context | None = None) -> JoinHandle[T]:
         """Start a task that runs whenever the loop does, and return its handle at once.
@@ -204,7 +202,8 @@ class Runtime:
         others = [] if self._workers is None else self._workers.end(timeout)
         await shut_down(timeout, self._clock.close)
         if others:
-            await asyncio.wait(others, timeout=max(0.0, deadline - self._loop.time()))
+            # They, too, cancel again, and close, what has not ended within the budget.
+            await asyncio.wait(others, timeout=max(0.0, deadline - self._loop.time()) + GRACE)
 
     def __enter__(self) -> Self:
         if self._loop.is_closed():

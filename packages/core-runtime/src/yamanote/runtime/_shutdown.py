@@ -14,7 +14,7 @@ from typing import Any
 from yamanote.runtime._blocking import finish_blocking, leave_blocking
 from yamanote.runtime._dump import describe
 from yamanote.runtime._handle import give_up_brought, refuse_from_now_on
-from yamanote.runtime._task import start_task
+from yamanote.runtime._task import start_task, tasks_of
 
 __all__ = ["abandon", "end_tasks", "shut_down"]
 
@@ -72,7 +72,13 @@ def abandon(loop: asyncio.AbstractEventLoop, ending: asyncio.Task[None] | None) 
     """
     refuse_from_now_on(loop)
     give_up_brought(loop)
-    left = asyncio.all_tasks(loop)
+    # As if it were running: else asyncio asks the tasks of other threads too, and waits for those that compute (3.14t).
+    running = asyncio._get_running_loop()
+    asyncio._set_running_loop(loop)
+    try:
+        left = _unfinished(loop)
+    finally:
+        asyncio._set_running_loop(running)
     for task in left:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
     if named := sorted(left - _joining - {ending}, key=asyncio.Task.get_name):
@@ -121,8 +127,14 @@ async def _wait(tasks: list[asyncio.Task[Any]], deadline: float) -> None:
 def _others() -> list[asyncio.Task[Any]]:
     """All tasks but the calling one, in an order that does not depend on where they lie in memory."""
     current = asyncio.current_task()
-    tasks = [task for task in asyncio.all_tasks() if task is not current]
+    tasks = _unfinished(asyncio.get_running_loop()) - {current}
     return sorted(tasks, key=asyncio.Task.get_name)
+
+
+def _unfinished(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    """The tasks of `loop`, which runs here. Python 3.14 knows those only that were made in this thread."""
+    ours = {task for task in tasks_of(loop) if isinstance(task, asyncio.Task) and not task.done()}
+    return asyncio.all_tasks(loop) | ours
 
 
 def _named(tasks: list[asyncio.Task[Any]]) -> tuple[int, str]:

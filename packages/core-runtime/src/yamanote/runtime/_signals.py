@@ -309,12 +309,12 @@ def _leave(loop: asyncio.AbstractEventLoop, signums: Iterable[Signals], listener
 
 
 def _ask_main_thread(loop: asyncio.AbstractEventLoop, question: Callable[[], None]) -> None:
-    """Call it there: now, if its `loop` has nothing else to do than to wait for us, or when it comes to it."""
-    if worker_of(loop) is not None or not loop.is_running():
-        loop.call_soon_threadsafe(question)
-        return
-    with suppress(TimeoutError):  # the loop has just stopped: it comes to it in the next call
-        ask(loop, question)
+    """Call it there: now, if its `loop` runs and has nothing else to do than to wait for us, or when it comes to it."""
+    if worker_of(loop) is None and loop.is_running():
+        with suppress(TimeoutError):  # it has just stopped
+            ask(loop, question)
+            return
+    loop.call_soon_threadsafe(question)
 
 
 def _require_signals(caller: str, signums: tuple[int, ...]) -> tuple[Signals, ...]:

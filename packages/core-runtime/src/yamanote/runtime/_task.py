@@ -178,9 +178,11 @@ def tasks_of(loop: asyncio.AbstractEventLoop) -> Tasks:
         return tasks
 
 
-def request_cancel(future: asyncio.Future[Any], reason: str | None) -> None:
-    """Ask for cancellation, from any thread."""
-    loop = future.get_loop()
+def request_cancel(
+    future: asyncio.Future[Any], reason: str | None, loop: asyncio.AbstractEventLoop | None = None
+) -> None:
+    """Ask for cancellation, from any thread. Without its `loop`, free-threaded Python waits for the step of a task."""
+    loop = loop or future.get_loop()
     if _get_running_loop() is loop and future is asyncio.current_task():
         # A running task gets it at its next await. If it ends before, it keeps its value.
         loop.call_soon(_cancel_now, future, reason)

@@ -24,11 +24,11 @@ from yamanote.runtime._placing import Starter
 from yamanote.runtime._shutdown import abandon, shut_down
 from yamanote.runtime._task import make_task, on_loop
 
-__all__ = ["Worker", "Workers"]
+__all__ = ["GRACE", "Worker", "Workers"]
 
 T = TypeVar("T")
 
-_GRACE = 0.5
+GRACE = 0.5
 """Seconds, beyond any budget, in which threads that are told to stop do so, unless a call blocks them."""
 
 _logger = logging.getLogger("yamanote")
@@ -54,14 +54,15 @@ class Workers:
             worker.meet([*self.all[number + 1 :], *self.all[:number]])
 
     def start(self) -> None:
-        """Home is about to run in this thread: start those of the workers, if they have not been started."""
+        """Start the threads, if they have not been started. In that of home."""
         self.in_main_thread = is_main_thread()
         for worker in self.in_threads:
             if worker.thread is None:
                 worker.start_thread()
 
     def make_main(self, coroutine: Coroutine[Any, Any, T], context: Context) -> asyncio.Task[T] | Placed[T]:
-        """What runs `coroutine`, of a call, on the first worker; it belongs to home."""
+        """What runs `coroutine`, of a call, on the first worker; it belongs to home, which is about to run."""
+        self.start()
         first = self.all[0]
         if first.loop is self.home:
             return make_task(coroutine, self.home, context=context)
@@ -92,7 +93,7 @@ class Workers:
     def join(self) -> None:
         """Wait for their end, and name those that do not come to it."""
         time = self.home.time
-        deadline = time() + _GRACE
+        deadline = time() + GRACE
         for worker in self.in_threads:
             worker.join(max(0.0, deadline - time()))
 
@@ -116,7 +117,12 @@ class Worker(Starter):
         self.thread = threading.Thread(
             target=Context().run, args=[self._run], name=f"yamanote-worker-{self.number}", daemon=True
         )
-        self.thread.start()
+        try:
+            self.thread.start()
+        except BaseException:  # there are too many, or Ctrl-C, which may also come a moment later
+            if self.thread.ident is None:
+                self.thread = None
+            raise
 
     def _run(self) -> None:
         loop = self.loop
