@@ -354,9 +354,8 @@ def test_sockets_are_served_though_every_turn_is_longer_than_the_budget(monkeypa
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         now = loop.time()
-        loop.time = lambda: (
-            now
-        )  # so the loop does not take them for slow, and looks at the clock in the middle of turns
+        # So it does not take them for slow, and looks at the clock in the middle of turns.
+        loop.time = lambda: now
         others = [asyncio.create_task(turns(1_000_000)) for _ in range(50)]
         theirs, ours = socket.socketpair()
         with theirs, ours:
