@@ -58,8 +58,8 @@ class RuntimeMetrics:
 def metrics(loop: asyncio.AbstractEventLoop | None = None) -> RuntimeMetrics:
     """Figures of `loop`, by default the running one, and of the blocking pool. Of several workers, the sums.
 
-    It looks at each task, so ask once a second rather than once a request. On free-threaded Python, of the tasks on
-    loops in other threads, those that asyncio has started are not counted.
+    It looks at each task, so ask once a second rather than once a request. On free-threaded Python, those that asyncio
+    has started on other workers are not counted.
 
     Raises RuntimeError without a `loop` where none runs. **Threads**: may be called from any thread.
 
@@ -82,9 +82,9 @@ def metrics(loop: asyncio.AbstractEventLoop | None = None) -> RuntimeMetrics:
 
 
 def _count_tasks(loop: asyncio.AbstractEventLoop) -> int:
-    if has_gil() or not loop.is_running() or asyncio._get_running_loop() is loop:
+    if has_gil() or worker_of(loop) is None or not loop.is_running() or asyncio._get_running_loop() is loop:
         return len(asyncio.all_tasks(loop))
-    return len(tasks_of(loop))  # to ask the tasks waits for the end of the step that one of them takes
+    return len(tasks_of(loop))  # to ask the tasks would wait for the end of the step that one of them takes
 
 
 def _together(loops: list[LoopStatistics]) -> LoopStatistics | None:
