@@ -31,8 +31,9 @@ FLOORS = {
     "server": 4,
     META: 5,
 }
-# `into_stream()` and `into_sink()` import what is above them when they are called; that is the only door upwards.
-DOORS_UPWARDS = {("channels", "streams"), ("testing", "streams")}
+# `into_stream()` and `into_sink()` import what is above them when they are called; that is the only door upwards. The
+# server, which stands higher, has the same door, so that it needs no streams by itself.
+DOORS_UPWARDS = {("channels", "streams"), ("server", "streams"), ("testing", "streams")}
 # A test kit does not belong into a program, so the meta-package has it as an extra.
 EXTRAS = {"testing"}
 

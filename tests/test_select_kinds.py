@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from socket import create_connection, socket
 from time import sleep
 from typing import Any
 
@@ -39,6 +40,7 @@ from yamanote.runtime import (
     spawn_blocking,
     yield_now,
 )
+from yamanote.server import Connection, listen
 from yamanote.sync import (
     Barrier,
     BoundedSemaphore,
@@ -782,6 +784,39 @@ class Answer:
 async def awaitable() -> AsyncIterator[Case]:
     async with Gate() as gate:
         yield Case(lambda: Answer(gate), gate.provide, "item", take=ended, fail=gate.fail, error=OSError)
+
+
+# ---------------------------------------------------------------------------------------------- server
+
+
+@kind(queues=True, later=True)
+async def listener() -> AsyncIterator[Case]:
+    async with listen("127.0.0.1", 0) as listening:
+        address = ("127.0.0.1", listening.port)
+        clients: list[socket] = []
+        given: list[Connection] = []
+
+        def is_connection(value: Connection) -> bool:
+            given.append(value)
+            return isinstance(value, Connection)
+
+        async def take() -> Connection:
+            given.append(await anext(listening))
+            return given[-1]
+
+        yield Case(
+            lambda: listening,
+            lambda: clients.append(create_connection(address)),
+            is_connection,
+            take=take,
+            release=Connection.abort,
+            fail=listening.close,
+            error=StopAsyncIteration,
+        )
+        for connection in given:
+            connection.abort()
+        for client in clients:
+            client.close()
 
 
 # ---------------------------------------------------------------------------------------------- one's own

@@ -1,8 +1,10 @@
 """The spellings that users have, as type checkers see them. Checked by `nox -s types`, never run."""
 
 import asyncio
+import socket as standard
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Hashable
+from pathlib import Path
 from typing import Any, Literal, Never, assert_type
 
 import yamanote
@@ -37,6 +39,7 @@ from yamanote.runtime import (
     generators,
     lru_cache,
     map_blocking,
+    park,
     prime,
     run,
     shield,
@@ -44,6 +47,7 @@ from yamanote.runtime import (
     spawn,
     spawn_blocking,
 )
+from yamanote.server import Connection, Server, listen, serve
 from yamanote.sinks import FileSink
 from yamanote.streams import Stream
 from yamanote.sync import (
@@ -669,6 +673,23 @@ async def every_socket() -> None:
     family, _, _, _, address = (await socket.getaddrinfo("localhost", 80))[0]
     with socket.socket(family) as client:
         await client.connect(address)
+
+
+async def every_place_to_listen_on(handler: Callable[[StreamReader, StreamWriter], Coroutine[Any, Any, None]]) -> None:
+    assert_type(serve(handler, None, 80, reuse_port=True), Server)
+    assert_type(serve(handler, path=Path("socket"), mode=0o600, at_limit="refuse"), Server)
+    serve(handler, "localhost", 80, path="socket")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    serve(handler, "localhost")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    serve(handler, path="socket", reuse_port=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    with standard.create_server(("localhost", 0)) as listening:
+        assert_type(serve(handler, sock=[listening]), Server)
+        async with listen(sock=listening) as listener:
+            assert_type(await park(listener), Connection)
+            async for connection in listener:
+                async with connection as same:
+                    assert_type(same, Connection)
+                    assert_type(same.reader, StreamReader)
+            assert_type(listener.into_stream(), Stream[Connection])
 
 
 async def sharing_across_threads(pages: AsyncGenerator[str, int]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import gc
+import os
 import shutil
 import socket
 import ssl
@@ -22,8 +24,9 @@ import pytest
 
 from yamanote.runtime import CancellationToken, run, yield_now
 from yamanote.server import Server, serve
-from yamanote.server._connection import Connection
+from yamanote.server._bound import Bound
 from yamanote.server._serving import Serving
+from yamanote.server._wire import Wire
 
 HOST = "127.0.0.1"
 SOON = 0.02
@@ -256,6 +259,37 @@ async def test_a_connection_counts_until_it_is_closed_not_until_its_handler_retu
         await until(lambda: server.connections == 0)
 
 
+async def test_at_the_limit_others_can_be_refused_instead() -> None:
+    async with serve(echo, HOST, 0, limit=1, at_limit="refuse") as server:
+        async with connected(server) as (reader, writer):
+            writer.write(b"hello\n")
+            assert await reader.readline() == b"hello\n"
+            for _ in range(3):
+                with socket.create_connection((HOST, server.port)) as refused:
+                    refused.setblocking(False)
+                    with pytest.raises(ConnectionResetError):
+                        async with asyncio.timeout(20):
+                            await asyncio.get_running_loop().sock_recv(refused, 1)
+            assert server.connections == 1
+        await until(lambda: server.connections == 0)
+        assert await ask(server, b"room again\n") == b"room again\n"
+
+
+async def test_small_answers_do_not_wait_for_each_other() -> None:
+    delays: list[int] = []
+
+    async def handler(reader: StreamReader, writer: StreamWriter) -> None:
+        accepted: socket.socket = writer.get_extra_info("socket")
+        delays.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    with socket.create_server((HOST, 0)) as given:
+        async with serve(handler, HOST, 0) as one, serve(handler, sock=given) as two:
+            await ask(one, b"")
+            await ask(two, b"")
+    assert 0 not in delays
+    assert len(delays) == 2
+
+
 # Failing handlers
 
 
@@ -306,7 +340,7 @@ def test_a_keyboard_interrupt_in_a_handler_ends_the_program() -> None:
 
 
 async def test_want_of_descriptors_is_reported_and_survived(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yamanote.server._serving._REST", 0)
+    monkeypatch.setattr("yamanote.server._acceptor._REST", 0)
     refusals = 3
     accept = socket.socket.accept
 
@@ -322,6 +356,33 @@ async def test_want_of_descriptors_is_reported_and_survived(monkeypatch: pytest.
         async with serve(echo, HOST, 0) as server:
             assert await ask(server, b"at last\n") == b"at last\n"
     assert [str(report["exception"]) for report in seen] == ["[Errno 24] Too many open files"] * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the number of descriptors has no limit here")
+async def test_the_end_of_a_connection_ends_the_rest_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr("yamanote.server._acceptor._REST", 3600)
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with reports() as seen:
+        async with serve(echo, HOST, 0) as server:
+            async with connected(server) as (reader, writer):
+                writer.write(b"first\n")
+                await reader.readline()
+                with socket.create_connection((HOST, server.port)) as client:
+                    client.setblocking(False)
+                    client.send(b"second\n")
+                    lowest = os.dup(client.fileno())  # the number that the next descriptor would have
+                    os.close(lowest)
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, old[1]))
+                    try:
+                        await until(lambda: bool(seen))
+                        writer.close()
+                        async with asyncio.timeout(20):
+                            assert await asyncio.get_running_loop().sock_recv(client, 100) == b"second\n"
+                    finally:
+                        resource.setrlimit(resource.RLIMIT_NOFILE, old)
+    assert [report["exception"].errno for report in seen] == [errno.EMFILE]
 
 
 async def test_a_server_that_rests_after_a_refusal_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +500,7 @@ async def test_a_peer_that_never_reads_does_not_outlive_the_deadline() -> None:
 async def test_a_peer_that_takes_nothing_after_the_handler_has_returned_is_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("yamanote.server._connection._LINGER", SOON)
+    monkeypatch.setattr("yamanote.server._wire._LINGER", SOON)
 
     async def handler(reader: StreamReader, writer: StreamWriter) -> None:
         writer.write(bytes(20_000_000))
@@ -469,10 +530,10 @@ async def test_a_peer_that_takes_something_now_and_then_is_not_cut() -> None:
 
     later: list[Callable[[], None]] = []
     transport = Transport()
-    connection: Any = object.__new__(Connection)
-    connection._loop = Loop()
-    connection._streams = None  # as the transport says
-    connection._linger(transport, None)
+    wire: Any = object.__new__(Wire)
+    wire._loop = Loop()
+    wire.streams = None  # as the transport says
+    wire._linger(transport, None)
     for left in (2000, 1999):
         transport.left = left
         later.pop()()
@@ -491,9 +552,9 @@ async def test_what_is_aborted_at_any_moment_of_its_opening_is_closed(turns: int
     started_late: list[bool] = []
     listener = socket.create_server((HOST, 0))
     listener.setblocking(False)
-    serving = Serving([listener], handler, limit=None, drain=None, tls=None)
+    serving = Serving(Bound([listener]), handler, limit=None, refuse=False, drain=None, tls=None)
     with socket.create_connection(listener.getsockname()) as client:
-        serving._accept(listener)
+        serving._acceptor._accept(listener)
         for _ in range(turns):
             await yield_now()
         assert len(serving.connections) == 1
@@ -503,6 +564,24 @@ async def test_what_is_aborted_at_any_moment_of_its_opening_is_closed(turns: int
         with suppress(ConnectionResetError):
             assert client.recv(1) == b""
     assert True not in started_late
+
+
+async def test_what_somebody_else_cancels_while_it_opens_has_ended_once() -> None:
+    ended: list[None] = []
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    wire = Wire(ours, "a peer", tls=None, gone=lambda: ended.append(None))
+    opening = asyncio.create_task(wire.open())
+    await until(lambda: wire.streams is not None)
+    assert wire.opening
+    opening.cancel()
+    await asyncio.wait([opening])
+    wire.close()
+    for _ in range(5):
+        await yield_now()
+    with theirs:
+        assert theirs.recv(1) == b""
+    assert ended == [None]
 
 
 async def test_a_handler_that_refuses_to_be_cancelled_is_awaited_all_the_same() -> None:
@@ -703,6 +782,33 @@ async def test_the_token_may_have_been_cancelled_before() -> None:
     stop = CancellationToken()
     stop.cancel()
     await serve(echo, HOST, 0, stop=stop)
+
+
+def test_a_server_runs_on_uvloop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> list[bytes]:
+        with socket.create_server((HOST, 0)) as given:
+            async with serve(echo, HOST, 0) as one, serve(echo, sock=given, drain=0) as two:
+                async with connected(two) as (reader, writer):
+                    writer.write(b"two\n")
+                    return [await ask(one, b"one\n"), await reader.readline()]
+
+    assert run(main(), loop_factory=uvloop.new_event_loop) == [b"one\n", b"two\n"]
+
+
+def test_connections_stay_on_the_loop_of_their_server_in_a_program_with_several_workers() -> None:
+    async def handler(reader: StreamReader, writer: StreamWriter) -> None:
+        loops.add(asyncio.get_running_loop())
+
+    async def main() -> asyncio.AbstractEventLoop:
+        async with serve(handler, HOST, 0) as server:
+            await asyncio.gather(*(ask(server, b"") for _ in range(20)))
+        return asyncio.get_running_loop()
+
+    loops: set[asyncio.AbstractEventLoop] = set()
+    home = run(main(), workers=2)
+    assert loops == {home}
 
 
 def test_run_takes_a_server() -> None:
@@ -939,6 +1045,8 @@ async def test_a_cancelled_start_leaves_nothing_open(monkeypatch: pytest.MonkeyP
         (ValueError, {"drain": float("nan")}),
         (ValueError, {"drain": float("inf")}),
         (TypeError, {"tls": True}),
+        (ValueError, {"tls": ssl.create_default_context()}),
+        (ValueError, {"at_limit": "panic"}),
         (TypeError, {"stop": True}),
     ],
 )

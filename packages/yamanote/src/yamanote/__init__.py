@@ -184,7 +184,10 @@ if TYPE_CHECKING:
     from .runtime import volatile_task_group as volatile_task_group
     from .runtime import wait_for_signal as wait_for_signal
     from .runtime import yield_now as yield_now
+    from .server import Connection as Connection
+    from .server import Listener as Listener
     from .server import Server as Server
+    from .server import listen as listen
     from .server import serve as serve
     from .sinks import FileSink as FileSink
     from .sinks import SenderSink as SenderSink
@@ -348,6 +351,7 @@ _AREA_OF = {
     "Completions": "futures",
     "Condition": "sync",
     "ConditionStatistics": "sync",
+    "Connection": "server",
     "CoroState": "runtime",
     "CriticalSection": "runtime",
     "DeadlockError": "time",
@@ -384,6 +388,7 @@ _AREA_OF = {
     "Latch": "sync",
     "LengthCodec": "streams",
     "LinesCodec": "streams",
+    "Listener": "server",
     "Lock": "sync",
     "LockStatistics": "sync",
     "Locking": "sync",
@@ -522,6 +527,7 @@ _AREA_OF = {
     "join": "futures",
     "launch_in_thread_loop": "threads",
     "lazy": "futures",
+    "listen": "server",
     "lru_cache": "runtime",
     "main": "runtime",
     "make_task": "runtime",
@@ -627,6 +633,7 @@ __all__ = [
     "Completions",
     "Condition",
     "ConditionStatistics",
+    "Connection",
     "CoroState",
     "CriticalSection",
     "DeadlockError",
@@ -663,6 +670,7 @@ __all__ = [
     "Latch",
     "LengthCodec",
     "LinesCodec",
+    "Listener",
     "Lock",
     "LockStatistics",
     "Locking",
@@ -799,6 +807,7 @@ __all__ = [
     "join",
     "launch_in_thread_loop",
     "lazy",
+    "listen",
     "lru_cache",
     "main",
     "make_task",

@@ -1,4 +1,4 @@
-"""Listening sockets.
+"""Listening on a host and a port.
 
 Invariant: either every address of the host that this machine has is bound and listening, all on one port, or nothing
 is left open.
@@ -12,13 +12,12 @@ import os
 import socket
 from typing import Any
 
+from yamanote.server._bound import Bound
+
 __all__ = ["bind_tcp"]
 
-_BACKLOG = 1024
-"""How many connections the kernel keeps until they are accepted; it takes less where its own limit is lower."""
 
-
-async def bind_tcp(host: str | None, port: int) -> list[socket.socket]:
+async def bind_tcp(host: str | None, port: int, backlog: int, reuse_port: bool) -> Bound:
     """Listen on every address of `host`, on all interfaces when it is None.
 
     With port 0 the system chooses one, the same for all addresses. Raises OSError when that cannot be had.
@@ -30,7 +29,7 @@ async def bind_tcp(host: str | None, port: int) -> list[socket.socket]:
             if listeners:
                 address = (address[0], listeners[0].getsockname()[1], *address[2:])
             try:
-                listeners.append(_listen(family, address))
+                listeners.append(_listen(family, address, backlog, reuse_port))
             except OSError as error:
                 # A name may have addresses that this machine lacks, as `localhost` has ::1 where IPv6 is switched off.
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
@@ -42,7 +41,7 @@ async def bind_tcp(host: str | None, port: int) -> list[socket.socket]:
         for listener in listeners:
             listener.close()
         raise
-    return listeners
+    return Bound(listeners)
 
 
 async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:
@@ -52,22 +51,27 @@ async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=passive | socket.AI_NUMERICHOST)
     except socket.gaierror:
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=passive)
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=passive)
+        except socket.gaierror as error:
+            raise socket.gaierror(error.errno, f"cannot listen on {host!r}: {error.strerror}") from None
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _listen(family: int, address: Any) -> socket.socket:
+def _listen(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":  # elsewhere it would let two servers have one port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             listener.bind(address)
+            listener.listen(backlog)  # on some systems it is this that finds the port in use
         except OSError as error:
             raise OSError(error.errno, f"cannot listen on {address[0]} port {address[1]}: {error.strerror}") from None
-        listener.listen(_BACKLOG)
         listener.setblocking(False)
     except BaseException:
         listener.close()

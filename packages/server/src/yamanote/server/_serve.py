@@ -4,37 +4,93 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import socket
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from types import TracebackType
-from typing import final
+from typing import Literal, final, overload
 
 from yamanote.runtime import CancellationToken, cancel_and_wait, start_task
-from yamanote.server._bind import bind_tcp
-from yamanote.server._connection import Handler
+from yamanote.server._endpoint import BACKLOG, Endpoint, require_tls
+from yamanote.server._served import Handler
 from yamanote.server._serving import Serving
 
 __all__ = ["Server", "serve"]
 
 
+@overload
 def serve(
     handler: Handler,
     host: str | None,
     port: int,
     *,
     limit: int | None = None,
+    at_limit: Literal["wait", "refuse"] = "wait",
     drain: float | None = 10.0,
     tls: ssl.SSLContext | None = None,
     stop: CancellationToken | None = None,
+    reuse_port: bool = False,
+    backlog: int = BACKLOG,
+) -> Server: ...
+@overload
+def serve(
+    handler: Handler,
+    *,
+    path: str | os.PathLike[str],
+    mode: int | None = None,
+    limit: int | None = None,
+    at_limit: Literal["wait", "refuse"] = "wait",
+    drain: float | None = 10.0,
+    tls: ssl.SSLContext | None = None,
+    stop: CancellationToken | None = None,
+    backlog: int = BACKLOG,
+) -> Server: ...
+@overload
+def serve(
+    handler: Handler,
+    *,
+    sock: socket.socket | Iterable[socket.socket],
+    limit: int | None = None,
+    at_limit: Literal["wait", "refuse"] = "wait",
+    drain: float | None = 10.0,
+    tls: ssl.SSLContext | None = None,
+    stop: CancellationToken | None = None,
+    backlog: int = BACKLOG,
+) -> Server: ...
+def serve(
+    handler: Handler,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    mode: int | None = None,
+    sock: socket.socket | Iterable[socket.socket] | None = None,
+    limit: int | None = None,
+    at_limit: Literal["wait", "refuse"] = "wait",
+    drain: float | None = 10.0,
+    tls: ssl.SSLContext | None = None,
+    stop: CancellationToken | None = None,
+    reuse_port: bool = False,
+    backlog: int = BACKLOG,
 ) -> Server:
-    """Serve `handler(reader, writer)` over TCP: one task per connection.
+    """Serve `handler(reader, writer)` over TCP or Unix sockets: one task per connection.
 
     Either ``await serve(...)``, which serves until it is cancelled or `stop` is; or
     ``async with serve(...) as server``, which listens when the block is entered and shuts down when it is left.
 
-    `host` is a name or an address, None for all interfaces; `port` 0 lets the system choose (see `Server.port`). At
-    most `limit` connections are open at once: the others wait, unaccepted, in the system's backlog. `drain` is how many
-    seconds running handlers get to finish when the server stops, None for as long as they take.
+    Where to listen is one of three:
+
+    * `host` and `port`: a name or an address, None for all interfaces; port 0 lets the system choose (see
+      `Server.port`). With `reuse_port` several servers can have one port, and the system spreads connections over them.
+    * `path`, of a Unix socket, with `mode` as its permissions if it is given. What a dead server has left there is
+      replaced, and the file is removed at the end, unless somebody else has put another there.
+    * `sock`, a bound socket or several, such as one that a parent process has handed on. They are yours: the server
+      works on duplicates, and leaves what nobody has accepted to whoever else has them. They no longer block.
+
+    At most `limit` connections are open at once. The others wait, unaccepted, in the system's `backlog`; or, with
+    `at_limit` "refuse", are reset at once. `drain` is how many seconds running handlers get to finish when the server
+    stops, None for as long as they take.
 
     A connection is closed when its handler returns, after what was written has been sent. (A peer that goes on sending
     what nobody reads may lose the end of it: TCP answers such data with a reset.) A handler that raises ends its own
@@ -61,27 +117,21 @@ def serve(
     """
     if not callable(handler):
         raise TypeError(f"handler must be an async function of a reader and a writer, not {handler!r}")
-    if host is not None and not isinstance(host, str):
-        raise TypeError(f"host must be a string or None, not {host!r}")
-    if host == "":
-        raise ValueError("host is empty: say None to listen on all interfaces")
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"port must be an integer, not {port!r}")
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port must be between 0 and 65535, not {port}")
+    endpoint = Endpoint(host, port, path, sock, reuse_port=reuse_port, mode=mode, backlog=backlog)
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
         raise TypeError(f"limit must be an integer or None, not {limit!r}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
+    if at_limit not in ("wait", "refuse"):
+        raise ValueError(f"at_limit must be 'wait' or 'refuse', not {at_limit!r}")
     if drain is not None and (isinstance(drain, bool) or not isinstance(drain, (int, float))):
         raise TypeError(f"drain must be a number of seconds or None, not {drain!r}")
     if drain is not None and not (drain >= 0 and math.isfinite(drain)):
         raise ValueError(f"drain must be 0 or more seconds, or None for no deadline, not {drain}")
     if stop is not None and not isinstance(stop, CancellationToken):
         raise TypeError(f"stop must be a CancellationToken, not {stop!r}")
-    if tls is not None and not isinstance(tls, ssl.SSLContext):
-        raise TypeError(f"tls must be an ssl.SSLContext, not {tls!r}")
-    return Server(handler, host, port, limit=limit, drain=drain, tls=tls, stop=stop)
+    tls = require_tls(tls)
+    return Server(handler, endpoint, limit=limit, refuse=at_limit == "refuse", drain=drain, tls=tls, stop=stop)
 
 
 @final
@@ -95,10 +145,11 @@ class Server:
     __slots__ = (
         "_addresses",
         "_drain",
+        "_endpoint",
         "_handler",
-        "_host",
         "_limit",
-        "_port",
+        "_path",
+        "_refuse",
         "_serving",
         "_stop",
         "_stopper",
@@ -108,35 +159,44 @@ class Server:
     def __init__(
         self,
         handler: Handler,
-        host: str | None,
-        port: int,
+        endpoint: Endpoint,
         *,
         limit: int | None,
+        refuse: bool,
         drain: float | None,
         tls: ssl.SSLContext | None,
         stop: CancellationToken | None,
     ) -> None:
         self._handler = handler
-        self._host = host
-        self._port = port
+        self._endpoint = endpoint
         self._limit = limit
+        self._refuse = refuse
         self._drain = drain
         self._tls = tls
         self._stop = stop
         self._stopper: asyncio.Task[None] | None = None
         self._serving: Serving | None = None
         self._addresses: tuple[tuple[str, int], ...] = ()
+        self._path: str | None = None
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of each listening socket."""
+        """Host and port of each TCP socket that it listens on."""
         self._started()
         return self._addresses
 
     @property
     def port(self) -> int:
-        """The port that it listens on, the same on all addresses."""
-        return self.addresses[0][1]
+        """The port of the first address: of a host, it is the same on all. RuntimeError without a TCP socket."""
+        if not self.addresses:
+            raise RuntimeError(f"there is no port: it listens at {self._path}")
+        return self._addresses[0][1]
+
+    @property
+    def path(self) -> str | None:
+        """Where its Unix socket is, None if it has none."""
+        self._started()
+        return self._path
 
     @property
     def connections(self) -> int:
@@ -195,9 +255,12 @@ class Server:
     async def __aenter__(self) -> Server:
         if self._serving is not None:
             raise RuntimeError("this server has run already: call `serve` again")
-        listeners = await bind_tcp(self._host, self._port)
-        self._addresses = tuple(listener.getsockname()[:2] for listener in listeners)
-        self._serving = Serving(listeners, self._handler, limit=self._limit, drain=self._drain, tls=self._tls)
+        bound = await self._endpoint.bind()
+        self._addresses = bound.addresses
+        self._path = bound.path
+        self._serving = Serving(
+            bound, self._handler, limit=self._limit, refuse=self._refuse, drain=self._drain, tls=self._tls
+        )
         if self._stop is not None:
             self._stopper = start_task(self._close_with(self._stop), name="stop of a server")
         return self

@@ -1,8 +1,7 @@
 """A server while it runs: listening sockets in, connections out, an end with a deadline.
 
-Invariant: the sockets are watched if and only if the server is open, is not resting after a failed accept, and has room
-below its limit; a connection is accepted only while they are watched, in the very callback that finds it. Nothing is
-awaited between the accept and the connection's task, so no cancellation can lose what was accepted.
+Invariant: what was accepted is a connection with a task at once, or was refused; no more than the limit are open; and
+`ended` is done when it is closed and none is left.
 """
 
 from __future__ import annotations
@@ -10,52 +9,53 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Any
 
-from yamanote.server._connection import Connection, Handler
+from yamanote.server._acceptor import Acceptor
+from yamanote.server._bound import Bound
+from yamanote.server._endpoint import BACKLOG
+from yamanote.server._served import Handler, Served
 
 __all__ = ["Serving"]
 
-_BATCH = 64
-"""How many connections are accepted in one loop turn before those that are open have theirs."""
-
-_REST = 1.0
-"""Seconds without accepting after the system refused to, mostly for want of file descriptors."""
-
+_RESET = struct.pack("ii", 1, 0)
+"""What SO_LINGER takes: linger, for no time."""
 
 _inside: ContextVar[tuple[Serving, ...]] = ContextVar("yamanote_inside", default=())
 """The servers in one of whose handlers this is, or in something that it has started."""
 
 
 class Serving:
-    """Accepts on `listeners`, from now on and until `close`, and owns what it accepted until `ended` is done."""
+    """Accepts on the sockets of `bound`, from now on and until `close`, and owns what it accepted."""
 
     def __init__(
         self,
-        listeners: list[socket.socket],
+        bound: Bound,
         handler: Handler,
         *,
         limit: int | None,
+        refuse: bool,
         drain: float | None,
         tls: ssl.SSLContext | None,
     ) -> None:
         self.ended = asyncio.get_running_loop().create_future()
         self.closing = False
-        self.connections: set[Connection] = set()
+        self.connections: set[Served] = set()
         self._loop = asyncio.get_running_loop()
         # Callbacks run in the context of whoever caused them. A connection must not get another connection's variables.
         self._context = copy_context()
         self._context.run(_inside.set, (*_inside.get(), self))
-        self._listeners = listeners
         self._handler = handler
         self._limit = limit
+        self._refuse = refuse
         self._drain = drain
         self._tls = tls
-        self._watching = False
-        self._resting: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._watch()
+        self._acceptor = Acceptor(bound, ready=self._ready, take=self._take)
+        self._acceptor.look()
 
     def owns(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether `task` is the one of an open connection."""
@@ -66,65 +66,44 @@ class Serving:
         return self in _inside.get()
 
     def close(self) -> None:
-        """Stop accepting, and give what is open until the deadline."""
+        """Stop accepting, and give what is open until the deadline. Who has connected already counts as open."""
+        self._close(BACKLOG)
+
+    def abort(self) -> None:
+        """Stop accepting, and end what is open now."""
+        self._close(0)
+        for connection in self.connections.copy():
+            connection.abort()
+
+    def _close(self, last: int) -> None:
         if self.closing:
             return
         self.closing = True
-        self._watch()
-        for listener in self._listeners:
-            listener.close()
-        if self._resting is not None:
-            self._resting.cancel()
+        self._acceptor.close(last)
         if self._drain is not None and self.connections:
             self._deadline = self._loop.call_later(self._drain, self.abort)
         self._check()
 
-    def abort(self) -> None:
-        """Stop accepting, and end what is open now."""
-        self.close()
-        for connection in self.connections.copy():
-            connection.abort()
+    def _full(self) -> bool:
+        return self._limit is not None and len(self.connections) >= self._limit
 
-    def _watch(self) -> None:
-        full = self._limit is not None and len(self.connections) >= self._limit
-        wanted = not self.closing and self._resting is None and not full
-        if wanted == self._watching:
+    def _ready(self) -> bool:
+        return self._refuse or not self._full()
+
+    def _take(self, accepted: socket.socket, peer: object) -> None:
+        if self._full():
+            with suppress(OSError):  # a reset tells the peer at once, and leaves nothing behind in the system
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            accepted.close()
             return
-        self._watching = wanted
-        for listener in self._listeners:
-            if wanted:
-                self._loop.add_reader(listener, self._accept, listener)
-            else:
-                self._loop.remove_reader(listener)
+        connection = Served(
+            accepted, peer, self._handler, tls=self._tls, context=self._context.copy(), ended=self._connection_ended
+        )
+        self.connections.add(connection)
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_BATCH):
-            if not self._watching:
-                return
-            try:
-                accepted, peer = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._resting = self._loop.call_later(_REST, self._rested)
-                self._watch()
-                message = f"cannot accept connections, trying again in {_REST} seconds"
-                self._loop.call_exception_handler({"message": message, "exception": error, "socket": listener})
-                return
-            accepted.setblocking(False)
-            connection = Connection(
-                accepted, peer, self._handler, tls=self._tls, context=self._context.copy(), ended=self._connection_ended
-            )
-            self.connections.add(connection)
-            self._watch()
-
-    def _rested(self) -> None:
-        self._resting = None
-        self._watch()
-
-    def _connection_ended(self, connection: Connection) -> None:
+    def _connection_ended(self, connection: Served) -> None:
         self.connections.discard(connection)
-        self._watch()
+        self._acceptor.wake()
         self._check()
 
     def _check(self) -> None:
