@@ -47,7 +47,7 @@ from yamanote.runtime import (
     spawn,
     spawn_blocking,
 )
-from yamanote.server import Connection, Server, listen, serve
+from yamanote.server import Connection, Server, SupervisedTask, Supervisor, SupervisorError, listen, serve
 from yamanote.sinks import FileSink
 from yamanote.streams import Stream
 from yamanote.sync import (
@@ -81,7 +81,7 @@ from yamanote.threads import (
     threadsafe_aiter,
     to_thread,
 )
-from yamanote.time import timeout
+from yamanote.time import Schedule, timeout
 
 assert_type(yamanote.channels.__name__, str)
 assert_type([area.__name__ for area in (channels, futures, runtime, server, sinks)], list[str])
@@ -707,3 +707,20 @@ async def sharing_across_threads(pages: AsyncGenerator[str, int]) -> None:
     async with threadsafe_agen(pages) as dialogue:
         assert_type(await dialogue.asend(1), str)
         assert_type(await dialogue.athrow(LookupError), str)
+
+
+async def supervising() -> None:
+    async def child(number: int, text: str) -> str:
+        return text * number
+
+    async def announced(started: Started[None], number: int) -> None:
+        started()
+
+    async with Supervisor("rest_for_one", backoff=Schedule.fixed(1)) as supervisor:
+        assert_type(supervisor.spawn(child, 1, "a", restart="transient"), SupervisedTask)
+        assert_type(await supervisor.start(announced, 1), SupervisedTask)
+        supervisor.spawn(child, 1, 2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        supervisor.spawn(child, 1, "a", restart="never")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Supervisor("all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    error = SupervisorError("", [LookupError()])
+    assert_type(error.exceptions, tuple[Exception | ExceptionGroup[Exception], ...])

@@ -187,6 +187,8 @@ if TYPE_CHECKING:
     from .server import Connection as Connection
     from .server import Listener as Listener
     from .server import Server as Server
+    from .server import SupervisedTask as SupervisedTask
+    from .server import SupervisorError as SupervisorError
     from .server import listen as listen
     from .server import serve as serve
     from .sinks import FileSink as FileSink
@@ -438,7 +440,9 @@ _AREA_OF = {
     "Started": "runtime",
     "Stream": "streams",
     "StreamMap": "streams",
+    "SupervisedTask": "server",
     "Supervisor": "runtime",
+    "SupervisorError": "server",
     "TaskGroup": "runtime",
     "TaskScope": "runtime",
     "TaskSet": "futures",
@@ -720,7 +724,9 @@ __all__ = [
     "Started",
     "Stream",
     "StreamMap",
+    "SupervisedTask",
     "Supervisor",
+    "SupervisorError",
     "TaskGroup",
     "TaskScope",
     "TaskSet",

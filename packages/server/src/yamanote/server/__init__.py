@@ -1,7 +1,9 @@
-"""Keep a service running: a task per connection, and an end in order.
+"""Keep a service running: a task per connection, children that are started again when they die, and an end in order.
 
 `serve` listens, runs a handler for each connection, and shuts down with a deadline: it stops accepting, lets what runs
 finish, and ends what does not. `listen` gives the connections one by one to whoever asks.
+
+A `Supervisor` runs tasks and restarts those that fail.
 """
 
 from yamanote.server._connection import Connection as Connection
@@ -9,5 +11,17 @@ from yamanote.server._listen import Listener as Listener
 from yamanote.server._listen import listen as listen
 from yamanote.server._serve import Server as Server
 from yamanote.server._serve import serve as serve
+from yamanote.server._supervised_task import SupervisedTask as SupervisedTask
+from yamanote.server._supervisor import Supervisor as Supervisor
+from yamanote.server._supervisor import SupervisorError as SupervisorError
 
-__all__ = ["Connection", "Listener", "Server", "listen", "serve"]
+__all__ = [
+    "Connection",
+    "Listener",
+    "Server",
+    "SupervisedTask",
+    "Supervisor",
+    "SupervisorError",
+    "listen",
+    "serve",
+]
