@@ -5,6 +5,7 @@ import socket as standard
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Hashable
 from pathlib import Path
+from signal import Signals
 from typing import Any, Literal, Never, assert_type
 
 import yamanote
@@ -47,7 +48,17 @@ from yamanote.runtime import (
     spawn,
     spawn_blocking,
 )
-from yamanote.server import Connection, Server, SupervisedTask, Supervisor, SupervisorError, listen, serve
+from yamanote.server import (
+    Connection,
+    Server,
+    Shutdown,
+    Subsystem,
+    SupervisedTask,
+    Supervisor,
+    SupervisorError,
+    listen,
+    serve,
+)
 from yamanote.sinks import FileSink
 from yamanote.streams import Stream
 from yamanote.sync import (
@@ -724,3 +735,14 @@ async def supervising() -> None:
     Supervisor("all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     error = SupervisorError("", [LookupError()])
     assert_type(error.exceptions, tuple[Exception | ExceptionGroup[Exception], ...])
+
+
+async def parts_of_a_program(subsystem: Subsystem, port: int) -> None:
+    async with Shutdown(timeout=None, signals=()) as shutdown:
+        assert_type(shutdown, Shutdown)
+        assert_type(shutdown.spawn(parts_of_a_program, 80, timeout=5), Subsystem)
+        assert_type(await shutdown.start(parts_of_a_program, 80, on_error="report"), Subsystem)
+        assert_type(await subsystem.start(parts_of_a_program, port, name="part"), Subsystem)
+        assert_type(shutdown.signal, Signals | None)
+        shutdown.spawn(parts_of_a_program, "80")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        shutdown.spawn(parts_of_a_program, 80, on_error="")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

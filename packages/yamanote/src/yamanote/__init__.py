@@ -187,6 +187,8 @@ if TYPE_CHECKING:
     from .server import Connection as Connection
     from .server import Listener as Listener
     from .server import Server as Server
+    from .server import Shutdown as Shutdown
+    from .server import Subsystem as Subsystem
     from .server import SupervisedTask as SupervisedTask
     from .server import SupervisorError as SupervisorError
     from .server import listen as listen
@@ -431,6 +433,7 @@ _AREA_OF = {
     "SetOnce": "sync",
     "Shared": "runtime",
     "SharedStream": "streams",
+    "Shutdown": "server",
     "SignalListener": "runtime",
     "SignalScope": "runtime",
     "SingleFlight": "futures",
@@ -440,6 +443,7 @@ _AREA_OF = {
     "Started": "runtime",
     "Stream": "streams",
     "StreamMap": "streams",
+    "Subsystem": "server",
     "SupervisedTask": "server",
     "Supervisor": "runtime",
     "SupervisorError": "server",
@@ -715,6 +719,7 @@ __all__ = [
     "SetOnce",
     "Shared",
     "SharedStream",
+    "Shutdown",
     "SignalListener",
     "SignalScope",
     "SingleFlight",
@@ -724,6 +729,7 @@ __all__ = [
     "Started",
     "Stream",
     "StreamMap",
+    "Subsystem",
     "SupervisedTask",
     "Supervisor",
     "SupervisorError",

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeAlias, final
 
+from yamanote.runtime._wakeup import wakeup_of
+
 __all__ = ["Interrupts", "as_signals", "give_back", "is_main_thread"]
 
 Handler: TypeAlias = Any
@@ -43,7 +45,6 @@ class Interrupts:
         "_previous",
         "_received",
         "_stop_signals",
-        "_wakes",
         "at_once",
     )
 
@@ -58,7 +59,6 @@ class Interrupts:
         self._main: asyncio.Future[Any] | None = None
         self._received: int | None = None
         self._ending = self._calling = self._heard = False
-        self._wakes = False
         self.at_once = False
 
     def __enter__(self) -> None:
@@ -72,7 +72,8 @@ class Interrupts:
             self._take(signal.SIGINT)
         for signum in self._stop_signals - set(self._previous):
             self._take(signum)
-        self._wake_by_signals()
+        if self._previous:
+            wakeup_of(self._loop).hold(self)
 
     def __exit__(self, *exc_info: object) -> None:
         if not is_main_thread():
@@ -128,24 +129,8 @@ class Interrupts:
 
     def let_loop_go(self) -> None:
         """The loop is about to be closed."""
-        if self._wakes and is_main_thread():
-            self._wakes = False
-            signal.set_wakeup_fd(-1)
-
-    def _wake_by_signals(self) -> None:
-        """Have the interpreter write to the loop's own pipe when a signal arrives, as `loop.add_signal_handler` does.
-
-        Without that, one that comes a moment before the loop sleeps in its selector, or in another thread, is noticed
-        when something else wakes it. uvloop sees to this itself.
-        """
-        pipe = getattr(self._loop, "_csock", None)
-        if pipe is None or not self._previous:
-            return
-        before = signal.set_wakeup_fd(pipe.fileno(), warn_on_full_buffer=False)
-        if before == -1:
-            self._wakes = True
-        else:
-            signal.set_wakeup_fd(before)  # somebody else's
+        if is_main_thread():
+            wakeup_of(self._loop).release(self)
 
     def _take(self, signum: signal.Signals) -> None:
         try:

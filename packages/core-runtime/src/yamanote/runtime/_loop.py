@@ -33,6 +33,7 @@ from yamanote.runtime._join import _Join
 from yamanote.runtime._loop_sockets import ReceivingLoop
 from yamanote.runtime._loop_steps import STEP, WAKE_UP, Entry, Step, handle_of
 from yamanote.runtime._task import Tasks, worker_of
+from yamanote.runtime._wakeup import wakeup_of
 
 if TYPE_CHECKING:  # its module needs a loop
     from yamanote.runtime._workers import Worker
@@ -236,8 +237,17 @@ class EventLoop(ReceivingLoop):
     def remove_signal_handler(self, sig: int) -> bool:
         """As in asyncio."""
         if (home := self._home_in_main_thread()) is None:
-            return super().remove_signal_handler(sig)
+            removed = super().remove_signal_handler(sig)
+            if removed:
+                wakeup_of(self).renew()  # with the last handler, asyncio has signals wake nobody any more
+            return removed
         return ask(home, partial(home.remove_signal_handler, sig))
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """As in asyncio, but that a task exits is nobody's to retrieve: it has come out of the loop already."""
+        exits = isinstance(context.get("exception"), (SystemExit, KeyboardInterrupt))
+        if not (exits and isinstance(context.get("future"), asyncio.Task)):
+            super().call_exception_handler(context)
 
     def _home_in_main_thread(self) -> asyncio.AbstractEventLoop | None:
         """Of several workers, if it is none of them: see `Workers`."""

@@ -29,6 +29,7 @@ from yamanote.runtime._interrupt import as_signals, give_back, is_main_thread
 from yamanote.runtime._scope import CancelScope
 from yamanote.runtime._task import no_loop, worker_of
 from yamanote.runtime._waiter import Waiter, park
+from yamanote.runtime._wakeup import wakeup_of
 
 __all__ = ["SignalListener", "SignalScope", "handle_signal", "signals", "stop_listening", "wait_for_signal"]
 
@@ -37,7 +38,6 @@ def signals(*signums: int) -> SignalListener:
     """Listen for signals, from now on: ``with signals(SIGHUP) as arrived: async for signum in arrived: ...``.
 
     As long as anybody listens, the signal does nothing else: it ends no program, and Ctrl-C (SIGINT) cancels nothing.
-    A loop that `run` has not started may notice one that comes just as it falls asleep when something else wakes it.
 
     Raises ValueError and TypeError for what is no signal, or cannot be caught, and RuntimeError unless the running loop
     is that of the main thread, or of another worker of its runtime; then nothing has been changed. Another worker
@@ -235,9 +235,11 @@ class _Taken:
         # By identity. Weak, so that a listener that was forgotten is collected, and closed.
         self.listeners: dict[int, weakref.ref[SignalListener | SignalScope]] = {}
         self._previous = signal.signal(signum, self._arrived)
+        wakeup_of(loop).hold(self)
 
     def give_back(self) -> None:
         give_back(self._signum, self._previous, self._arrived)
+        wakeup_of(self._loop).release(self)
         if self._untold:
             # It arrived when everybody was about to go: whoever has it now gets it.
             self._untold = False

@@ -3,7 +3,8 @@
 `serve` listens, runs a handler for each connection, and shuts down with a deadline: it stops accepting, lets what runs
 finish, and ends what does not. `listen` gives the connections one by one to whoever asks.
 
-A `Supervisor` runs tasks and restarts those that fail.
+`Shutdown` ends a whole program: its subsystems stop one after the other, in the reverse order of their start. A
+`Supervisor` runs tasks and restarts those that fail.
 """
 
 from yamanote.server._connection import Connection as Connection
@@ -11,6 +12,8 @@ from yamanote.server._listen import Listener as Listener
 from yamanote.server._listen import listen as listen
 from yamanote.server._serve import Server as Server
 from yamanote.server._serve import serve as serve
+from yamanote.server._shutdown import Shutdown as Shutdown
+from yamanote.server._subsystem import Subsystem as Subsystem
 from yamanote.server._supervised_task import SupervisedTask as SupervisedTask
 from yamanote.server._supervisor import Supervisor as Supervisor
 from yamanote.server._supervisor import SupervisorError as SupervisorError
@@ -19,6 +22,8 @@ __all__ = [
     "Connection",
     "Listener",
     "Server",
+    "Shutdown",
+    "Subsystem",
     "SupervisedTask",
     "Supervisor",
     "SupervisorError",
