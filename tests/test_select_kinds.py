@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from signal import SIGKILL
 from socket import create_connection, socket
 from time import sleep
 from typing import Any
@@ -40,7 +41,7 @@ from yamanote.runtime import (
     spawn_blocking,
     yield_now,
 )
-from yamanote.server import Connection, listen
+from yamanote.server import Connection, afork, listen
 from yamanote.sync import (
     Barrier,
     BoundedSemaphore,
@@ -787,6 +788,12 @@ async def awaitable() -> AsyncIterator[Case]:
 
 
 # ---------------------------------------------------------------------------------------------- server
+
+
+@kind(stays=True, later=True, elsewhere=True)
+async def child_process() -> AsyncIterator[Case]:
+    async with await afork(sleep, FAR, method="forkserver") as child:
+        yield Case(lambda: child, child.kill, -SIGKILL, take=child.wait, settled=child.wait)
 
 
 @kind(queues=True, later=True)

@@ -720,6 +720,22 @@ async def sharing_across_threads(pages: AsyncGenerator[str, int]) -> None:
         assert_type(await dialogue.athrow(LookupError), str)
 
 
+def work(number: int, name: str) -> int | None:
+    return number if name else None
+
+
+async def child_processes() -> None:
+    async with await server.afork(work, 1, "one", name="first", method="forkserver") as child:
+        assert_type(child, server.Child)
+        assert_type(child.exitcode, int | None)
+        assert_type(await child.wait(), int)
+        assert_type(await child.stop(grace=None), int)
+        assert_type(await select(ended=child), tuple[str, Any])
+    await server.afork(work, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await server.afork(len, "")
+    await server.afork(str)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 async def supervising() -> None:
     async def child(number: int, text: str) -> str:
         return text * number

@@ -184,6 +184,8 @@ if TYPE_CHECKING:
     from .runtime import volatile_task_group as volatile_task_group
     from .runtime import wait_for_signal as wait_for_signal
     from .runtime import yield_now as yield_now
+    from .server import Child as Child
+    from .server import ChildStartError as ChildStartError
     from .server import Connection as Connection
     from .server import Listener as Listener
     from .server import Server as Server
@@ -191,6 +193,7 @@ if TYPE_CHECKING:
     from .server import Subsystem as Subsystem
     from .server import SupervisedTask as SupervisedTask
     from .server import SupervisorError as SupervisorError
+    from .server import afork as afork
     from .server import listen as listen
     from .server import serve as serve
     from .sinks import FileSink as FileSink
@@ -349,6 +352,8 @@ _AREA_OF = {
     "ChannelError": "channels",
     "ChannelFull": "channels",
     "ChannelStatistics": "channels",
+    "Child": "server",
+    "ChildStartError": "server",
     "Clock": "runtime",
     "Codec": "streams",
     "CompletionQueue": "futures",
@@ -480,6 +485,7 @@ _AREA_OF = {
     "actxgroup": "runtime",
     "actxmgr": "runtime",
     "adefer": "runtime",
+    "afork": "server",
     "aiter": "runtime",
     "amass": "futures",
     "apartial": "runtime",
@@ -635,6 +641,8 @@ __all__ = [
     "ChannelError",
     "ChannelFull",
     "ChannelStatistics",
+    "Child",
+    "ChildStartError",
     "Clock",
     "Codec",
     "CompletionQueue",
@@ -766,6 +774,7 @@ __all__ = [
     "actxgroup",
     "actxmgr",
     "adefer",
+    "afork",
     "amass",
     "apartial",
     "as_completed_safe",

@@ -5,8 +5,13 @@ finish, and ends what does not. `listen` gives the connections one by one to who
 
 `Shutdown` ends a whole program: its subsystems stop one after the other, in the reverse order of their start. A
 `Supervisor` runs tasks and restarts those that fail.
+
+`afork` calls a function in a process of its own, and is told how that ends.
 """
 
+from yamanote.server._afork import afork as afork
+from yamanote.server._child import Child as Child
+from yamanote.server._child import ChildStartError as ChildStartError
 from yamanote.server._connection import Connection as Connection
 from yamanote.server._listen import Listener as Listener
 from yamanote.server._listen import listen as listen
@@ -19,6 +24,8 @@ from yamanote.server._supervisor import Supervisor as Supervisor
 from yamanote.server._supervisor import SupervisorError as SupervisorError
 
 __all__ = [
+    "Child",
+    "ChildStartError",
     "Connection",
     "Listener",
     "Server",
@@ -27,6 +34,7 @@ __all__ = [
     "SupervisedTask",
     "Supervisor",
     "SupervisorError",
+    "afork",
     "listen",
     "serve",
 ]
