@@ -8,6 +8,8 @@ from pathlib import Path
 from signal import Signals
 from typing import Any, Literal, Never, assert_type
 
+from prometheus_client import CollectorRegistry
+
 import yamanote
 from yamanote import channels, futures, net, runtime, server, sinks, streams, sync, threads, time
 from yamanote.channels import (
@@ -762,3 +764,17 @@ async def parts_of_a_program(subsystem: Subsystem, port: int) -> None:
         assert_type(shutdown.signal, Signals | None)
         shutdown.spawn(parts_of_a_program, "80")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         shutdown.spawn(parts_of_a_program, 80, on_error="")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def health_of_a_program(loop: asyncio.AbstractEventLoop) -> None:
+    registry = CollectorRegistry()
+    registry.register(server.RuntimeCollector())
+    registry.register(server.RuntimeCollector({"0": loop}))
+    with server.Health() as health, health.part("database") as database:
+        database.ready()
+        assert_type(health.state.parts["database"], server.PartState)
+        with health.subscribe() as receiver:
+            assert_type(receiver.borrow_and_update(), server.HealthState)
+        async with server.probes(health, None, 9000, registry=registry) as probing:
+            assert_type(probing, server.Server)
+    server.probes(health, None, 9000, registry=server.RuntimeCollector())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

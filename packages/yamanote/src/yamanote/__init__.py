@@ -187,7 +187,12 @@ if TYPE_CHECKING:
     from .server import Child as Child
     from .server import ChildStartError as ChildStartError
     from .server import Connection as Connection
+    from .server import Health as Health
+    from .server import HealthPart as HealthPart
+    from .server import HealthState as HealthState
     from .server import Listener as Listener
+    from .server import PartState as PartState
+    from .server import RuntimeCollector as RuntimeCollector
     from .server import Server as Server
     from .server import Shutdown as Shutdown
     from .server import Subsystem as Subsystem
@@ -195,6 +200,7 @@ if TYPE_CHECKING:
     from .server import SupervisorError as SupervisorError
     from .server import afork as afork
     from .server import listen as listen
+    from .server import probes as probes
     from .server import serve as serve
     from .sinks import FileSink as FileSink
     from .sinks import SenderSink as SenderSink
@@ -381,6 +387,9 @@ _AREA_OF = {
     "Guard": "sync",
     "Handle": "runtime",
     "HandleClosed": "channels",
+    "Health": "server",
+    "HealthPart": "server",
+    "HealthState": "server",
     "Held": "sync",
     "IncompleteFrame": "streams",
     "IncompleteRead": "channels",
@@ -412,6 +421,7 @@ _AREA_OF = {
     "OneshotReceiver": "channels",
     "OneshotSender": "channels",
     "Outcome": "runtime",
+    "PartState": "server",
     "PeekableStream": "streams",
     "Permit": "channels",
     "PermitPool": "sync",
@@ -421,6 +431,7 @@ _AREA_OF = {
     "ReadLock": "sync",
     "Receiver": "channels",
     "Runtime": "runtime",
+    "RuntimeCollector": "server",
     "RuntimeMetrics": "runtime",
     "RwLock": "sync",
     "RwLockStatistics": "sync",
@@ -557,6 +568,7 @@ _AREA_OF = {
     "park_thread": "runtime",
     "prime": "runtime",
     "primed": "runtime",
+    "probes": "server",
     "race": "futures",
     "race_ok": "futures",
     "random_source": "runtime",
@@ -670,6 +682,9 @@ __all__ = [
     "Guard",
     "Handle",
     "HandleClosed",
+    "Health",
+    "HealthPart",
+    "HealthState",
     "Held",
     "IncompleteFrame",
     "IncompleteRead",
@@ -701,6 +716,7 @@ __all__ = [
     "OneshotReceiver",
     "OneshotSender",
     "Outcome",
+    "PartState",
     "PeekableStream",
     "Permit",
     "PermitPool",
@@ -710,6 +726,7 @@ __all__ = [
     "ReadLock",
     "Receiver",
     "Runtime",
+    "RuntimeCollector",
     "RuntimeMetrics",
     "RwLock",
     "RwLockStatistics",
@@ -843,6 +860,7 @@ __all__ = [
     "park_thread",
     "prime",
     "primed",
+    "probes",
     "race",
     "race_ok",
     "random_source",

@@ -4,7 +4,8 @@
 finish, and ends what does not. `listen` gives the connections one by one to whoever asks.
 
 `Shutdown` ends a whole program: its subsystems stop one after the other, in the reverse order of their start. A
-`Supervisor` runs tasks and restarts those that fail.
+`Supervisor` runs tasks and restarts those that fail. `Health` knows which parts of the program work, and `probes` tells
+it over HTTP.
 
 `afork` calls a function in a process of its own, and is told how that ends.
 """
@@ -13,8 +14,14 @@ from yamanote.server._afork import afork as afork
 from yamanote.server._child import Child as Child
 from yamanote.server._child import ChildStartError as ChildStartError
 from yamanote.server._connection import Connection as Connection
+from yamanote.server._health import Health as Health
+from yamanote.server._health import HealthPart as HealthPart
+from yamanote.server._health_state import HealthState as HealthState
+from yamanote.server._health_state import PartState as PartState
 from yamanote.server._listen import Listener as Listener
 from yamanote.server._listen import listen as listen
+from yamanote.server._probes import probes as probes
+from yamanote.server._runtime_collector import RuntimeCollector as RuntimeCollector
 from yamanote.server._serve import Server as Server
 from yamanote.server._serve import serve as serve
 from yamanote.server._shutdown import Shutdown as Shutdown
@@ -27,7 +34,12 @@ __all__ = [
     "Child",
     "ChildStartError",
     "Connection",
+    "Health",
+    "HealthPart",
+    "HealthState",
     "Listener",
+    "PartState",
+    "RuntimeCollector",
     "Server",
     "Shutdown",
     "Subsystem",
@@ -36,5 +48,6 @@ __all__ = [
     "SupervisorError",
     "afork",
     "listen",
+    "probes",
     "serve",
 ]
