@@ -24,6 +24,7 @@ AT_HOME = {
     ("futures", "pending"): "`pending` is a future and a stream; neither is the more obvious one",
     ("streams", "pending"): "`pending` is a future and a stream; neither is the more obvious one",
     ("net", "socket"): "`yamanote.socket` would be taken for the standard module",
+    ("server", "server"): "`yamanote.server` is the area",
     ("server", "main"): "the `main` of a program is the runtime's",
     ("server", "Supervisor"): "the `Supervisor` of aiotools is the runtime's; this one is Erlang's",
     ("streams", "select"): "`select` waits for the first of several things: the one of futures",

@@ -52,14 +52,17 @@ from yamanote.runtime import (
 )
 from yamanote.server import (
     Connection,
+    MainContext,
     Server,
     Shutdown,
     Subsystem,
     SupervisedTask,
     Supervisor,
     SupervisorError,
+    WorkerContext,
     listen,
     serve,
+    start_server,
 )
 from yamanote.sinks import FileSink
 from yamanote.streams import Stream
@@ -753,6 +756,30 @@ async def supervising() -> None:
     Supervisor("all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     error = SupervisorError("", [LookupError()])
     assert_type(error.exceptions, tuple[Exception | ExceptionGroup[Exception], ...])
+
+
+@server.server
+async def serving(loop: asyncio.AbstractEventLoop, index: int, args: list[int]) -> AsyncGenerator[str, Signals]:
+    signum = yield "ready"
+    assert_type(signum, Signals)
+
+
+@server.main
+def around() -> Generator[int, Signals]:
+    yield 1
+
+
+async def working() -> None:
+    context = serving(asyncio.get_running_loop(), 0, [1])
+    assert_type(context, WorkerContext[str])
+    async with context as value:
+        assert_type(value, str)
+    assert_type(around(), MainContext[int])
+    with around() as number:
+        assert_type(number, int)
+    start_server(serving, around, args=(1,), backoff=Schedule.fixed(1))
+    start_server(working)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    start_server(serving, workers="fibres")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def parts_of_a_program(subsystem: Subsystem, port: int) -> None:

@@ -191,6 +191,7 @@ if TYPE_CHECKING:
     from .server import HealthPart as HealthPart
     from .server import HealthState as HealthState
     from .server import Listener as Listener
+    from .server import MainContext as MainContext
     from .server import PartState as PartState
     from .server import RuntimeCollector as RuntimeCollector
     from .server import Server as Server
@@ -198,10 +199,13 @@ if TYPE_CHECKING:
     from .server import Subsystem as Subsystem
     from .server import SupervisedTask as SupervisedTask
     from .server import SupervisorError as SupervisorError
+    from .server import WorkerContext as WorkerContext
+    from .server import WorkerError as WorkerError
     from .server import afork as afork
     from .server import listen as listen
     from .server import probes as probes
     from .server import serve as serve
+    from .server import start_server as start_server
     from .sinks import FileSink as FileSink
     from .sinks import SenderSink as SenderSink
     from .sinks import Sink as Sink
@@ -411,6 +415,7 @@ _AREA_OF = {
     "LockStatistics": "sync",
     "Locking": "sync",
     "LoopStatistics": "runtime",
+    "MainContext": "server",
     "MissedTickBehavior": "time",
     "Mutex": "sync",
     "MutexPoisoned": "sync",
@@ -489,6 +494,8 @@ _AREA_OF = {
     "WatchSender": "channels",
     "WeakSender": "channels",
     "When": "sync",
+    "WorkerContext": "server",
+    "WorkerError": "server",
     "WouldBlock": "sync",
     "WriteLock": "sync",
     "WriterSink": "sinks",
@@ -604,6 +611,7 @@ _AREA_OF = {
     "spawn": "runtime",
     "spawn_blocking": "runtime",
     "spsc_buffer": "channels",
+    "start_server": "server",
     "start_task": "runtime",
     "suppress": "runtime",
     "task_reinsert": "runtime",
@@ -706,6 +714,7 @@ __all__ = [
     "LockStatistics",
     "Locking",
     "LoopStatistics",
+    "MainContext",
     "MissedTickBehavior",
     "Mutex",
     "MutexPoisoned",
@@ -784,6 +793,8 @@ __all__ = [
     "WatchSender",
     "WeakSender",
     "When",
+    "WorkerContext",
+    "WorkerError",
     "WouldBlock",
     "WriteLock",
     "WriterSink",
@@ -896,6 +907,7 @@ __all__ = [
     "spawn",
     "spawn_blocking",
     "spsc_buffer",
+    "start_server",
     "start_task",
     "suppress",
     "task_reinsert",

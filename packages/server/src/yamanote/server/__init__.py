@@ -7,7 +7,8 @@ finish, and ends what does not. `listen` gives the connections one by one to who
 `Supervisor` runs tasks and restarts those that fail. `Health` knows which parts of the program work, and `probes` tells
 it over HTTP.
 
-`afork` calls a function in a process of its own, and is told how that ends.
+`start_server` runs workers, each in a process or a thread of its own, and restarts those that die. `server` and `main`
+make what it runs. `afork` calls a function in a process of its own, and is told how that ends.
 """
 
 from yamanote.server._afork import afork as afork
@@ -25,10 +26,16 @@ from yamanote.server._runtime_collector import RuntimeCollector as RuntimeCollec
 from yamanote.server._serve import Server as Server
 from yamanote.server._serve import serve as serve
 from yamanote.server._shutdown import Shutdown as Shutdown
+from yamanote.server._start_server import start_server as start_server
 from yamanote.server._subsystem import Subsystem as Subsystem
 from yamanote.server._supervised_task import SupervisedTask as SupervisedTask
 from yamanote.server._supervisor import Supervisor as Supervisor
 from yamanote.server._supervisor import SupervisorError as SupervisorError
+from yamanote.server._worker import WorkerError as WorkerError
+from yamanote.server._worker_context import MainContext as MainContext
+from yamanote.server._worker_context import WorkerContext as WorkerContext
+from yamanote.server._worker_context import main as main
+from yamanote.server._worker_context import server as server
 
 __all__ = [
     "Child",
@@ -38,6 +45,7 @@ __all__ = [
     "HealthPart",
     "HealthState",
     "Listener",
+    "MainContext",
     "PartState",
     "RuntimeCollector",
     "Server",
@@ -46,8 +54,13 @@ __all__ = [
     "SupervisedTask",
     "Supervisor",
     "SupervisorError",
+    "WorkerContext",
+    "WorkerError",
     "afork",
     "listen",
+    "main",
     "probes",
     "serve",
+    "server",
+    "start_server",
 ]
