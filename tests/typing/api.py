@@ -700,7 +700,7 @@ async def every_place_to_listen_on(handler: Callable[[StreamReader, StreamWriter
     with standard.create_server(("localhost", 0)) as listening:
         assert_type(serve(handler, sock=[listening]), Server)
         async with listen(sock=listening) as listener:
-            assert_type(await park(listener), Connection)
+            assert_type(await anext(listener), Connection)
             async for connection in listener:
                 async with connection as same:
                     assert_type(same, Connection)
@@ -804,4 +804,4 @@ async def health_of_a_program(loop: asyncio.AbstractEventLoop) -> None:
             assert_type(receiver.borrow_and_update(), server.HealthState)
         async with server.probes(health, None, 9000, registry=registry) as probing:
             assert_type(probing, server.Server)
-    server.probes(health, None, 9000, registry=server.RuntimeCollector())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    server.probes(health, None, 9000, registry=server.RuntimeCollector())  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]

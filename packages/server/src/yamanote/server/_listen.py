@@ -198,7 +198,7 @@ class Listener:
             raise ImportError("into_stream() needs the distribution yamanote-streams") from error
         return streams.iter(self)
 
-    def register(self, waiter: Waiter[Connection], /) -> None:
+    def register(self, waiter: Waiter[Any], /) -> None:
         acceptor = self._started()
         with self._section:
             if self._arrived:
@@ -210,7 +210,7 @@ class Listener:
                 waiter.fail(StopAsyncIteration())
         self._tell(acceptor.look_now)
 
-    def withdraw(self, waiter: Waiter[Connection], /) -> None:
+    def withdraw(self, waiter: Waiter[Any], /) -> None:
         # Who has gone is found gone when somebody connects: nothing else has to be done about the sockets.
         self._section.run(partial(self._forget, waiter))
 
