@@ -42,7 +42,6 @@ from yamanote.runtime import (
     generators,
     lru_cache,
     map_blocking,
-    park,
     prime,
     run,
     shield,
