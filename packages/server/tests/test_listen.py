@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from yamanote.runtime import EventLoop, TaskWaiter, park, run, yield_now
+from yamanote.runtime import BUDGET, EventLoop, TaskWaiter, park, run, yield_now
 from yamanote.server import Connection, Listener, listen
 from yamanote.server._acceptor import Acceptor
 
@@ -162,6 +162,17 @@ async def test_a_connection_that_comes_back_is_in_front_of_those_that_came_later
                     assert is_from(connection, client)
 
 
+async def test_who_asks_when_it_has_got_something_else_already_takes_no_connection_away() -> None:
+    async with listen(HOST, 0) as listener:
+        with client_of(listener) as client:
+            listener.close()
+            waiter = TaskWaiter[Connection]()
+            assert waiter.claim()
+            listener.register(waiter)
+            async with await anext(listener) as connection:
+                assert is_from(connection, client)
+
+
 async def test_a_connection_that_comes_back_when_the_block_has_been_left_is_cut() -> None:
     async with listen(HOST, 0) as listener:
         waiting = asyncio.create_task(anext(listener))
@@ -174,6 +185,28 @@ async def test_a_connection_that_comes_back_when_the_block_has_been_left_is_cut(
     await asyncio.wait([waiting])
     assert await received(client) == b""
     client.close()
+
+
+async def test_who_has_connected_is_given_at_once_but_not_from_sockets_that_others_share() -> None:
+    with socket.create_server((HOST, 0)) as shared:
+        async with listen(HOST, 0) as alone, listen(sock=shared) as together:
+            for listener in (alone, together):
+                with client_of(listener):
+                    waiter = TaskWaiter[Connection]()
+                    listener.register(waiter)
+                    assert waiter.settled is (listener is alone)
+                    listener.withdraw(waiter)
+
+
+async def test_a_rush_of_connections_lets_others_run_in_between() -> None:
+    others_ran = asyncio.Event()
+    async with listen(HOST, 0) as listener:
+        clients = [client_of(listener) for _ in range(BUDGET)]
+        asyncio.get_running_loop().call_soon(others_ran.set)
+        for client in clients:
+            (await anext(listener)).abort()
+            client.close()
+    assert others_ran.is_set()
 
 
 async def test_it_can_be_waited_for_with_other_things() -> None:
@@ -304,6 +337,13 @@ async def test_a_listener_listens_once() -> None:
     with pytest.raises(RuntimeError, match="has been entered already"):
         async with listener:
             pass
+
+
+async def test_of_two_who_enter_a_listener_at_once_one_has_it() -> None:
+    listener = listen("localhost", 0)
+    results = await asyncio.gather(listener.__aenter__(), listener.__aenter__(), return_exceptions=True)
+    assert sorted(map(type, results), key=str) == [RuntimeError, Listener]
+    await listener.aclose()
 
 
 # A connection
@@ -477,6 +517,18 @@ def test_a_slow_handshake_holds_up_nobody_else(
             assert reports == []  # such as that nobody has asked how the handshake ended
 
     run(main(), loop_factory=loop_factory)
+
+
+async def test_a_connection_can_be_closed_by_another_task_while_it_opens(server_tls: ssl.SSLContext) -> None:
+    async with listen(HOST, 0, tls=server_tls) as listener:
+        with client_of(listener) as client:
+            connection = await anext(listener)
+            opening = asyncio.create_task(connection.__aenter__())
+            await turns()
+            await connection.aclose()
+            assert await received(client) == b""
+            await asyncio.wait([opening])
+            assert isinstance(opening.exception(), OSError)
 
 
 async def test_a_failed_handshake_is_an_error_of_the_block_and_closes_the_connection(

@@ -17,13 +17,15 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from contextvars import ContextVar
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from yamanote.runtime import CancellationToken, run, yield_now
-from yamanote.server import Server, serve
+from yamanote.runtime import CancellationToken, EventLoop, run, yield_now
+from yamanote.server import Server, _bind, serve
 from yamanote.server._bound import Bound
 from yamanote.server._serving import Serving
 from yamanote.server._wire import Wire
@@ -31,6 +33,15 @@ from yamanote.server._wire import Wire
 HOST = "127.0.0.1"
 SOON = 0.02
 """A deadline that a test lets pass, in seconds: only what has happened when it is over is looked at."""
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.SelectorEventLoop,
+    "yamanote": EventLoop,
+}
+if find_spec("uvloop"):
+    LOOPS["uvloop"] = import_module("uvloop").new_event_loop
+
+on_each_loop = pytest.mark.parametrize("loop_factory", LOOPS.values(), ids=LOOPS)
 
 who: ContextVar[str] = ContextVar("who", default="nobody")
 
@@ -200,6 +211,30 @@ async def test_a_connection_that_has_ended_is_forgotten() -> None:
         assert seen[0]() is None
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the transports of asyncio refer to themselves")
+async def test_connections_that_have_ended_are_freed_without_the_garbage_collection() -> None:
+    async def handler(reader: StreamReader, writer: StreamWriter) -> None:
+        seen.append(weakref.ref(writer))
+        if await reader.readline() == b"fail\n":
+            raise ValueError("ours")
+        writer.write(bytes(8_000_000))  # so that a part of it is left to send
+
+    seen: list[weakref.ref[StreamWriter]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    async with serve(handler, HOST, 0) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for line in (b"fine\n", b"fail\n"):
+                await ask(server, line)
+                await until(lambda: server.connections == 0)
+                await yield_now()
+            assert [writer() for writer in seen] == [None, None]
+        finally:
+            gc.enable()
+
+
 async def test_partial_and_callable_objects_are_handlers() -> None:
     class Handler:
         async def __call__(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -293,12 +328,13 @@ async def test_small_answers_do_not_wait_for_each_other() -> None:
 # Failing handlers
 
 
-async def test_a_failing_handler_is_reported_once_and_ends_only_its_connection() -> None:
+@pytest.mark.parametrize("failure", [ValueError("ours"), ConnectionResetError("of another connection")])
+async def test_a_failing_handler_is_reported_once_and_ends_only_its_connection(failure: Exception) -> None:
     async def handler(reader: StreamReader, writer: StreamWriter) -> None:
         line = await reader.readline()
         if line == b"fail\n":
             writer.write(b"before")
-            raise ValueError("no such thing")
+            raise failure
         writer.write(line)
 
     with reports() as seen:
@@ -308,8 +344,20 @@ async def test_a_failing_handler_is_reported_once_and_ends_only_its_connection()
                 writer.write(b"fail\n")
                 assert await reader.read() == b"before"
             assert await ask(server, b"fine\n") == b"fine\n"
-    assert [repr(report["exception"]) for report in seen] == ["ValueError('no such thing')"]
+    assert [report["exception"] for report in seen] == [failure]
     assert str(peer) in seen[0]["message"]
+
+
+async def test_an_error_is_reported_also_when_the_connection_is_lost_in_the_same_moment() -> None:
+    async def handler(reader: StreamReader, writer: StreamWriter) -> None:
+        writer.transport.abort()
+        raise ValueError("ours")
+
+    with reports() as seen:
+        async with serve(handler, HOST, 0) as server:
+            await ask(server, b"")
+    assert [sorted(report) for report in seen] == [["exception", "message", "task"]]
+    assert server.connections == 0
 
 
 async def test_a_handler_that_cancels_itself_ends_only_its_connection() -> None:
@@ -525,6 +573,9 @@ async def test_a_peer_that_takes_something_now_and_then_is_not_cut() -> None:
         def get_write_buffer_size(self) -> int:
             return self.left
 
+        def get_extra_info(self, name: str) -> None:
+            return None
+
         def abort(self) -> None:
             self.left = -1
 
@@ -532,7 +583,7 @@ async def test_a_peer_that_takes_something_now_and_then_is_not_cut() -> None:
     transport = Transport()
     wire: Any = object.__new__(Wire)
     wire._loop = Loop()
-    wire.streams = None  # as the transport says
+    wire._protocol = None  # as the transport says
     wire._linger(transport, None)
     for left in (2000, 1999):
         transport.left = left
@@ -543,37 +594,47 @@ async def test_a_peer_that_takes_something_now_and_then_is_not_cut() -> None:
     assert later == []
 
 
+@on_each_loop
 @pytest.mark.parametrize("turns", range(6))
-async def test_what_is_aborted_at_any_moment_of_its_opening_is_closed(turns: int) -> None:
+def test_what_is_aborted_at_any_moment_of_its_opening_is_closed(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop], turns: int
+) -> None:
+    started_late: list[bool] = []
+    serving: Serving
+
     async def handler(reader: StreamReader, writer: StreamWriter) -> None:
         started_late.append(serving.closing)
         await reader.read()
 
-    started_late: list[bool] = []
-    listener = socket.create_server((HOST, 0))
-    listener.setblocking(False)
-    serving = Serving(Bound([listener]), handler, limit=None, refuse=False, drain=None, tls=None)
-    with socket.create_connection(listener.getsockname()) as client:
-        serving._acceptor._accept(listener)
-        for _ in range(turns):
-            await yield_now()
-        assert len(serving.connections) == 1
-        serving.abort()
-        await serving.ended
-        client.settimeout(10)
-        with suppress(ConnectionResetError):
-            assert client.recv(1) == b""
+    async def main() -> None:
+        nonlocal serving
+        listener = socket.create_server((HOST, 0))
+        listener.setblocking(False)
+        serving = Serving(Bound([listener]), handler, limit=None, refuse=False, drain=None, tls=None)
+        with socket.create_connection(listener.getsockname()) as client:
+            serving._acceptor._accept(listener)
+            for _ in range(turns):
+                await yield_now()
+            assert len(serving.connections) == 1
+            serving.abort()
+            await serving.ended
+            client.settimeout(10)
+            with suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+
+    run(main(), loop_factory=loop_factory)
     assert True not in started_late
 
 
-async def test_what_somebody_else_cancels_while_it_opens_has_ended_once() -> None:
+@pytest.mark.parametrize("turns", range(4))
+async def test_what_somebody_else_cancels_while_it_opens_has_ended_once(turns: int) -> None:
     ended: list[None] = []
     ours, theirs = socket.socketpair()
-    ours.setblocking(False)
+    theirs.settimeout(10)
     wire = Wire(ours, "a peer", tls=None, gone=lambda: ended.append(None))
     opening = asyncio.create_task(wire.open())
-    await until(lambda: wire.streams is not None)
-    assert wire.opening
+    for _ in range(turns):
+        await yield_now()
     opening.cancel()
     await asyncio.wait([opening])
     wire.close()
@@ -882,6 +943,22 @@ async def test_the_deadline_cuts_a_tls_connection_whose_peer_does_not_say_good_b
             writer.transport.resume_reading()  # type: ignore[attr-defined]
 
 
+async def test_a_tls_peer_that_does_not_say_good_bye_is_cut_in_time(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yamanote.server._wire._LINGER", SOON)
+
+    async def handler(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readline()
+
+    async with serve(handler, HOST, 0, tls=server_tls, drain=None) as server:
+        async with connected(server, ssl=client_tls) as (_, writer):
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"go\n")
+            await until(lambda: server.connections == 0)
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+
 async def test_a_failed_handshake_ends_only_its_connection(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
@@ -970,6 +1047,29 @@ async def test_an_address_that_this_machine_lacks_does_not_matter_if_it_has_anot
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved("192.0.2.1", HOST))
     async with serve(echo, "two-addresses.invalid", 0) as server:
         assert server.addresses == ((HOST, server.port),)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loop-back interface has one address only")
+async def test_a_port_that_the_system_chose_and_another_address_has_in_use_is_chosen_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listen_on = _bind._listen
+    choices = 0
+
+    def choose(family: int, address: Any, *options: Any) -> socket.socket:
+        nonlocal choices
+        if address[1] == 0:
+            choices += 1
+            if choices == 1:
+                address = (address[0], taken.getsockname()[1])
+        return listen_on(family, address, *options)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved(HOST, "127.0.0.2"))
+    monkeypatch.setattr(_bind, "_listen", choose)
+    with closing(socket.create_server(("127.0.0.2", 0))) as taken:
+        async with serve(echo, "two-addresses.invalid", 0) as server:
+            assert server.addresses == ((HOST, server.port), ("127.0.0.2", server.port))
+    assert choices == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loop-back interface has one address only")
@@ -1077,6 +1177,29 @@ async def test_a_server_runs_once() -> None:
     with pytest.raises(RuntimeError, match="has run already"):
         async with server:
             pass
+
+
+async def test_of_two_who_enter_a_server_at_once_one_has_it() -> None:
+    server = serve(echo, "localhost", 0)
+    results = await asyncio.gather(server.__aenter__(), server.__aenter__(), return_exceptions=True)
+    assert sorted(map(type, results), key=str) == [RuntimeError, Server]
+    await server.shutdown()
+
+
+@pytest.mark.parametrize("stop", [None, CancellationToken()])
+async def test_a_block_that_is_thrown_away_ends_the_connections(stop: CancellationToken | None) -> None:
+    async def block() -> None:
+        async with server:
+            await asyncio.Event().wait()
+
+    server = serve(never, HOST, 0, stop=stop)
+    holding = block()
+    holding.send(None)
+    async with connected(server) as (reader, _):
+        await until(lambda: server.connections == 1)
+        holding.close()
+        assert await ends(reader) == b""
+        await server.wait()
 
 
 async def test_a_handler_may_wait_for_a_task_that_shuts_its_server_down() -> None:

@@ -64,7 +64,8 @@ class Acceptor:
         if not self._closed and self._resting is None and not self._bound.shared:
             for listener in self._bound.sockets:
                 if self._ready():
-                    self._accept_one(listener)  # an error is met again by who watches
+                    with suppress(OSError):  # it is met again by who watches
+                        self._accept_one(listener)
         self.look()
 
     def wake(self) -> None:
@@ -85,8 +86,9 @@ class Acceptor:
         self._bound.withdraw()
         if not self._bound.shared:
             for listener in self._bound.sockets:
-                while last > 0 and self._accept_one(listener) is None:
-                    last -= 1
+                with suppress(OSError):
+                    while last > 0 and self._accept_one(listener):
+                        last -= 1
         self._bound.close()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -94,25 +96,26 @@ class Acceptor:
             self.look()
             if not self._watching:
                 return
-            error = self._accept_one(listener)
-            if error is not None:
-                if not isinstance(error, (BlockingIOError, InterruptedError, ConnectionAbortedError)):
-                    self._rest(listener, error)
+            try:
+                if not self._accept_one(listener):
+                    return
+            except OSError as error:
+                self._rest(listener, error)
                 return
         self.look()
 
-    def _accept_one(self, listener: socket.socket) -> OSError | None:
+    def _accept_one(self, listener: socket.socket) -> bool:
+        """Whether there was one to accept. Raises OSError when the system refused to."""
         try:
             accepted, peer = listener.accept()
-        except OSError as error:
-            return error
-        accepted.setblocking(False)
-        if accepted.family in (socket.AF_INET, socket.AF_INET6):
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        if isinstance(peer, tuple):  # else it is the name of a Unix socket
             # asyncio does it only where the number of the protocol says that this is TCP, and that is mostly 0.
             with suppress(OSError):  # it has been reset already, which reading will tell
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._take(accepted, peer)
-        return None
+        return True
 
     def _rest(self, listener: socket.socket, error: OSError) -> None:
         self._resting = self._loop.call_later(_REST, self.wake)

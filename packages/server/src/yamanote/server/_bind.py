@@ -16,16 +16,34 @@ from yamanote.server._bound import Bound
 
 __all__ = ["bind_tcp"]
 
+_ATTEMPTS = 10
+"""How many ports that the system chooses are tried."""
+
 
 async def bind_tcp(host: str | None, port: int, backlog: int, reuse_port: bool) -> Bound:
     """Listen on every address of `host`, on all interfaces when it is None.
 
     With port 0 the system chooses one, the same for all addresses. Raises OSError when that cannot be had.
     """
+    addresses = await _resolve(host, port)
+    attempts = 1 if port else _ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            return Bound(_listen_on_all(host, addresses, backlog, reuse_port))
+        except OSError as error:
+            # The system chose the port for the first address, and somebody may have it on another.
+            if error.errno != errno.EADDRINUSE or not attempts:
+                raise
+
+
+def _listen_on_all(
+    host: str | None, addresses: list[tuple[int, Any]], backlog: int, reuse_port: bool
+) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     absent: OSError | None = None
     try:
-        for family, address in await _resolve(host, port):
+        for family, address in addresses:
             if listeners:
                 address = (address[0], listeners[0].getsockname()[1], *address[2:])
             try:
@@ -37,11 +55,13 @@ async def bind_tcp(host: str | None, port: int, backlog: int, reuse_port: bool) 
                 absent = error
         if not listeners:
             raise absent or OSError(errno.EADDRNOTAVAIL, f"{host!r} has no address to listen on")
+        return listeners
     except BaseException:
         for listener in listeners:
             listener.close()
         raise
-    return Bound(listeners)
+    finally:
+        del absent  # no reference cycle with the traceback
 
 
 async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:

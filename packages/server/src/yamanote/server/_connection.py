@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import final
 
 from yamanote.runtime import start_task
-from yamanote.server._wire import Streams, Wire
+from yamanote.server._wire import Wire
 
 __all__ = ["Connection"]
 
@@ -45,12 +45,12 @@ class Connection:
     @property
     def reader(self) -> asyncio.StreamReader:
         """What the peer sends. Raises RuntimeError before the connection is opened."""
-        return self._opened().reader
+        return self._streams()[0]
 
     @property
     def writer(self) -> asyncio.StreamWriter:
         """What the peer gets. Raises RuntimeError before the connection is opened."""
-        return self._opened().writer
+        return self._streams()[1]
 
     async def aclose(self) -> None:
         """Close it, and wait until what was written has been sent, for as long as the peer takes something of it.
@@ -111,11 +111,11 @@ class Connection:
                 del cancelled  # no reference cycle with the traceback
 
     def _wire_lost(self) -> None:
-        if self._gone is not None and not self._gone.done():
+        if self._gone is not None:
             self._gone.set_result(None)
         self._ended()
 
-    def _opened(self) -> Streams:
+    def _streams(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         streams = self._wire.streams
         if streams is None:
             raise RuntimeError("this connection is not open: enter it with `async with`")

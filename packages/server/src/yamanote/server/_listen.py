@@ -18,7 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final, overload
 
-from yamanote.runtime import CriticalSection, Waiter, park
+from yamanote.runtime import CriticalSection, Waiter, cooperative, park
 from yamanote.server._acceptor import Acceptor
 from yamanote.server._connection import Connection
 from yamanote.server._endpoint import BACKLOG, Endpoint, require_tls
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from yamanote.streams import Stream
 
 __all__ = ["Listener", "listen"]
+
+_ENTERED_ALREADY = "this listener has been entered already: call `listen` again"
 
 
 @overload
@@ -167,8 +169,11 @@ class Listener:
 
     async def __aenter__(self) -> Listener:
         if self._loop is not None:
-            raise RuntimeError("this listener has been entered already: call `listen` again")
+            raise RuntimeError(_ENTERED_ALREADY)
         bound = await self._endpoint.bind()
+        if self._loop is not None:  # by somebody else meanwhile
+            bound.close()
+            raise RuntimeError(_ENTERED_ALREADY)
         self._loop = asyncio.get_running_loop()
         self._addresses = bound.addresses
         self._path = bound.path
@@ -184,6 +189,7 @@ class Listener:
         return self
 
     async def __anext__(self) -> Connection:
+        await cooperative()
         return await park(self)
 
     def into_stream(self) -> Stream[Connection]:

@@ -18,6 +18,8 @@ from yamanote.server._serving import Serving
 
 __all__ = ["Server", "serve"]
 
+_RUN_ALREADY = "this server has run already: call `serve` again"
+
 
 @overload
 def serve(
@@ -254,8 +256,11 @@ class Server:
 
     async def __aenter__(self) -> Server:
         if self._serving is not None:
-            raise RuntimeError("this server has run already: call `serve` again")
+            raise RuntimeError(_RUN_ALREADY)
         bound = await self._endpoint.bind()
+        if self._serving is not None:  # somebody else has entered it meanwhile
+            bound.close()
+            raise RuntimeError(_RUN_ALREADY)
         self._addresses = bound.addresses
         self._path = bound.path
         self._serving = Serving(
@@ -268,7 +273,12 @@ class Server:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.shutdown()
+        if kind is not GeneratorExit:
+            await self.shutdown()
+            return
+        self.abort()  # the task is thrown away, and waits for nothing
+        if self._stopper is not None:
+            self._stopper.cancel()
 
     def __await__(self) -> Generator[object, None, None]:
         return self._run().__await__()

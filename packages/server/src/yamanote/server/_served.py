@@ -25,7 +25,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, 
 class Served:
     """An accepted socket, and the task which runs the handler on it."""
 
-    __slots__ = ("_aborted", "_ended", "_handler", "_loop", "_wire", "task")
+    __slots__ = ("_aborted", "_ended", "_handled", "_handler", "_loop", "_wire", "task")
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Served:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._aborted = False
+        self._handled = False
         self._wire = Wire(accepted, peer, tls=tls, gone=self._wire_lost)
         self.task = start_task(self._run(), name=self._wire.name, context=context)
         self.task.add_done_callback(self._task_done)
@@ -60,7 +61,7 @@ class Served:
         await wire.open()
         streams = wire.streams
         if not self._aborted and streams is not None:
-            handling: Any = self._handler(streams.reader, streams.writer)
+            handling: Any = self._handler(*streams)
             if not inspect.isawaitable(handling):
                 raise TypeError(f"the handler {self._handler!r} is not an async function: it returned {handling!r}")
             await handling
@@ -68,14 +69,19 @@ class Served:
     def _task_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             self._report(task.exception())
+        self._handled = True
         if self._wire.lost:
-            self._ended(self)
+            self._end()
         else:
             self._wire.close()
 
     def _wire_lost(self) -> None:
-        if self.task.done():
-            self._ended(self)
+        if self._handled:  # a task that is done may not have told it yet
+            self._end()
+
+    def _end(self) -> None:
+        self._ended(self)
+        del self.task  # the traceback of its error refers to this object
 
     def _report(self, error: BaseException | None) -> None:
         # Not from within the task: the handler runs in the task's context, which must not be entered twice.

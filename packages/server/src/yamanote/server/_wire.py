@@ -1,7 +1,8 @@
 """An accepted socket: its transport, its streams and its end.
 
 Invariant: the wire is lost once, and says so once, from a callback which nobody awaits: no cancellation can make
-anybody forget the transport. It is lost when the transport is; at once, when there is none.
+anybody forget the transport. It is lost when the transport is; at once, when there is none. From then on nothing of it
+refers to itself: it is freed when its user lets go of it, and no garbage collection has to find it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 __all__ = ["Wire"]
 
@@ -25,6 +27,7 @@ class Wire:
         "_gone",
         "_linger_timer",
         "_loop",
+        "_protocol",
         "_socket",
         "_started",
         "_tls",
@@ -41,7 +44,8 @@ class Wire:
     closed: bool
     """Whether its owner has left it: what opens after that is aborted."""
     lost: bool
-    streams: Streams | None
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None
+    """What its user reads and writes, as soon as it is open."""
 
     def __init__(
         self, accepted: socket.socket, peer: object, *, tls: ssl.SSLContext | None, gone: Callable[[], None]
@@ -50,6 +54,7 @@ class Wire:
         self._tls = tls
         self._gone = gone
         self._linger_timer: asyncio.TimerHandle | None = None
+        self._protocol: _Protocol | None = None
         self._started = False
         # The clients of Unix sockets have no names.
         self.name = f"connection from {peer}" if peer else f"connection at {accepted.getsockname()}"
@@ -65,8 +70,8 @@ class Wire:
         """
         self._loop = asyncio.get_running_loop()
         self._started = self.opening = True
-        streams = Streams(self, self._loop)
-        await self._loop.connect_accepted_socket(lambda: streams, self._socket, ssl=self._tls)
+        self._protocol = protocol = _Protocol(self, self._loop)
+        await self._loop.connect_accepted_socket(lambda: protocol, self._socket, ssl=self._tls)
         self.opening = False
 
     def close(self) -> None:
@@ -76,11 +81,13 @@ class Wire:
         self.closed = True
         if not self._started:
             self._socket.close()
+        if self.opening:
+            self.abort()
         if self.opening or self.streams is None:  # the socket is closed, or its half-open transport will close it
             self._lose()
             return
         if not self.lost:
-            transport = self.streams.writer.transport
+            transport = self.streams[1].transport
             if not transport.is_closing():  # closed twice, asyncio's TLS transport could no longer be aborted
                 transport.close()
             self._linger(transport, None)
@@ -92,13 +99,13 @@ class Wire:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
         elif self.streams is not None:
-            self.streams.writer.transport.abort()
+            self.streams[1].transport.abort()
 
-    def opened(self, streams: Streams) -> None:
+    def opened(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """The transport is connected: called by the protocol, before anything else."""
-        self.streams = streams
+        self.streams = (reader, writer)
         if self.closed:
-            streams.writer.transport.abort()
+            writer.transport.abort()
 
     def connection_lost(self) -> None:
         """The transport is gone: called by the protocol."""
@@ -112,35 +119,40 @@ class Wire:
             left = transport.get_write_buffer_size()
         except AttributeError:  # its user did close it twice: TLS has a time-out of its own
             return
-        if protocol is not self.streams:  # put there by its user, and only that one learns of the end
+        if protocol is not self._protocol:  # put there by its user, and only that one learns of the end
             self._lose()
         elif before is not None and left >= before:
             transport.abort()
-        else:
+        # With nothing to send and no good-bye of TLS to wait for, it is lost in a moment.
+        elif left or transport.get_extra_info("sslcontext"):
             self._linger_timer = self._loop.call_later(_LINGER, self._linger, transport, left)
 
     def _lose(self) -> None:
         if not self.lost:
             self.lost = True
-            self._gone()
+            gone = self._gone
+            del self._gone, self._protocol
+            gone()
 
 
-class Streams(asyncio.StreamReaderProtocol):
-    """The protocol behind the two streams, which tells the wire when the transport is lost."""
+class _Protocol(asyncio.StreamReaderProtocol):
+    """The protocol behind the two streams, which tells the wire what becomes of the transport."""
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+    wire: Wire | None
 
     def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
         # With a callback it takes itself for a server's protocol, as it must for `StreamWriter.start_tls`.
-        super().__init__(asyncio.StreamReader(loop=loop), self._opened, loop=loop)
-        self._wire = wire
-
-    def _opened(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self._wire.opened(self)
+        super().__init__(asyncio.StreamReader(loop=loop), _opened, loop=loop)
+        self.wire = wire
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._wire.connection_lost()
+        if self.wire is not None:
+            self.wire.connection_lost()
+            self.wire = None
+
+
+def _opened(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    # No method of the protocol, which would refer to itself for ever.
+    protocol: Any = writer.transport.get_protocol()
+    protocol.wire.opened(reader, writer)
