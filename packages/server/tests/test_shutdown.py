@@ -511,6 +511,61 @@ def test_a_body_that_does_not_end_is_late_too(log: Log) -> None:
     assert log == ["web starts", "web is cancelled"]
 
 
+@pytest.mark.parametrize("place", ["shutdown", "subsystem"])
+def test_what_is_spawned_after_the_deadline_is_cancelled_at_once(place: str, log: Log) -> None:
+    async def main() -> None:
+        async def late(subsystem: Subsystem) -> None:
+            await subsystem.stopping()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                (subsystem.shutdown if place == "shutdown" else subsystem).spawn(deaf)
+
+        async def deaf(subsystem: Subsystem) -> None:
+            await asyncio.sleep(3600)
+
+        begun = now()
+        with pytest.raises(ExceptionGroup):
+            async with Shutdown(timeout=1, signals=()) as shutdown:
+                shutdown.spawn(late)
+                shutdown.begin()
+        assert now() - begun == 1
+
+    on_virtual_clock(main)
+
+
+@pytest.mark.parametrize("own", [None, 0.5, 5])
+def test_who_was_cut_short_is_named_once_and_not_late_as_well_after_a_second_cancellation(own: float | None) -> None:
+    async def main() -> None:
+        async def slow(subsystem: Subsystem) -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await asyncio.sleep(10)
+
+        async def program() -> None:
+            async with Shutdown(timeout=2, signals=()) as shutdown:
+                blocks.append(shutdown)
+                shutdown.spawn(slow, timeout=own)
+                await asyncio.sleep(3600)
+
+        blocks: list[Shutdown] = []
+        task = asyncio.ensure_future(program())
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait([task])
+        assert blocks[0].cut_short == ("slow",)
+        if own != 0.5:
+            assert task.cancelled()
+        else:
+            error = task.exception()
+            assert isinstance(error, ExceptionGroup) and ["'slow'" in str(each) for each in error.exceptions] == [True]
+
+    on_virtual_clock(main)
+
+
 def test_tasks_of_a_tracker_are_not_waited_for_after_the_deadline() -> None:
     async def web(subsystem: Subsystem) -> None:
         requests.append(asyncio.ensure_future(asyncio.sleep(60)))
@@ -736,6 +791,90 @@ async def test_a_cancellation_with_errors_is_raised_at_the_next_await() -> None:
     assert task.cancelled() and log == ["caught"]
 
 
+async def test_a_cancellation_that_was_taken_back_is_not_raised_after_the_error_that_took_its_place() -> None:
+    async def fails_at_the_end(subsystem: Subsystem) -> None:
+        await subsystem.stopping()
+        raise ValueError("not saved")
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await asyncio.Event().wait()
+        finally:  # a clean-up, with a request that has been delivered
+            with pytest.raises(ExceptionGroup):
+                async with asyncio.timeout(0.001):
+                    async with Shutdown(signals=()) as shutdown:
+                        shutdown.spawn(fails_at_the_end)
+                        await asyncio.Event().wait()
+            assert task.cancelling() == 1
+            await turns()
+            log.append("went on")
+
+    log: list[str] = []
+    task = asyncio.ensure_future(main())
+    await turns()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled() and log == ["went on"]
+
+
+@pytest.mark.parametrize("ends", ["in its body", "at its end"])
+async def test_a_block_that_is_thrown_away_cancels_all_and_their_errors_are_reported(ends: str) -> None:
+    async def fails(subsystem: Subsystem) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError("cancelled")
+
+    async def host() -> None:
+        async with Shutdown(signals=()) as shutdown:
+            shutdown.spawn(fails)
+            if ends == "in its body":
+                await asyncio.Event().wait()
+            shutdown.spawn(fail(ValueError("before")))
+
+    reports: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(repr(report["exception"])))
+    coroutine = host()
+    coroutine.send(None)
+    await turns()
+    coroutine.close()
+    await turns()
+    assert reports == [*(["ValueError('before')"] if ends == "at its end" else []), "LookupError('cancelled')"]
+
+
+async def test_a_start_that_is_thrown_away_cancels_what_it_has_started(log: Log) -> None:
+    async def never(subsystem: Subsystem) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("cancelled")
+
+    async with Shutdown(signals=()) as shutdown:
+        starting = shutdown.start(never)
+        starting.send(None)
+        await turns()
+        starting.close()
+    assert log == ["cancelled"]
+
+
+async def test_one_that_is_cancelled_while_its_tracker_is_waited_for_stops_what_is_nested(log: Log) -> None:
+    async def outer(subsystem: Subsystem) -> None:
+        tasks.append(asyncio.current_task())
+        subsystem.spawn(log.part("nested"))
+        subsystem.tracker.track(never)
+
+    tasks: list[Any] = []
+    never = asyncio.ensure_future(asyncio.Event().wait())
+    async with Shutdown(signals=()) as shutdown:
+        shutdown.spawn(outer)
+        await turns()
+        tasks[0].cancel()
+    never.cancel()
+    assert log[1:] == ["nested stops", "nested ends"]
+
+
 # ---------------------------------------------------------------- signals
 
 
@@ -778,6 +917,23 @@ async def test_a_second_signal_means_now_and_gives_the_signals_back(log: Log, ca
     assert shutdown.signal is signal.SIGINT and shutdown.cut_short == ("stubborn", "database")
     assert sorted(log[1:]) == ["database is cancelled", "now"]
     assert caplog.messages == ["SIGTERM has arrived: cancelled before they had ended: 'stubborn', 'database'"]
+
+
+@posix
+async def test_a_signal_that_comes_as_the_block_ends_is_told_or_goes_to_whoever_has_it_next() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: heard.append(signum))
+    try:
+        for steps in range(6):
+            heard.clear()
+            async with Shutdown() as shutdown:
+                asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+            await turns()
+            assert (shutdown.signal is signal.SIGTERM) == (heard == []), steps
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @posix
@@ -918,9 +1074,9 @@ async def test_nonsense_is_refused_by_name_at_the_call() -> None:
             Shutdown(timeout=timeout)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="on_error must be"):
         Shutdown(on_error="ignore")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="signums must be"):
-        async with Shutdown(signals=[12345]):
-            pass
+    for signums, kind in ((15, TypeError), (["x"], TypeError), ([12345], ValueError)):
+        with pytest.raises(kind, match="signals must be"):
+            Shutdown(signals=signums)  # type: ignore[arg-type]
     async with Shutdown() as shutdown:
         for options, kind in (
             ({"name": 1}, TypeError),

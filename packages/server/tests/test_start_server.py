@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import logging
 import os
 import re
@@ -558,6 +560,43 @@ def test_each_thread_has_a_socket_of_its_own_so_that_one_may_close_it() -> None:
         assert ports == [listener.getsockname()[1]] * 3
 
 
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_a_new_thread_leaves_the_sockets_of_the_others_as_non_blocking_as_they_are(timeout: float | None) -> None:
+    blocking: list[bool] = []
+
+    @server
+    async def worker(loop: asyncio.AbstractEventLoop, index: int, args: list[Any]) -> AsyncGenerator[None, Signals]:
+        (listener,) = args
+        assert listener.gettimeout() == timeout
+        blocking.append(os.get_blocking(listener.fileno()))
+        listener.setblocking(False)
+        stop(SIGHUP if len(blocking) == 1 else SIGTERM)
+        yield
+
+    with socket.create_server((HOST, 0)) as listener:
+        listener.settimeout(timeout)
+        start_server(worker, args=[listener], workers="threads")
+
+    assert blocking == [timeout is None, False]
+
+
+def test_a_thread_that_the_system_does_not_start_keeps_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("worker"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with socket.create_server((HOST, 0)) as listener:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            start_server(idle, args=[listener], workers="threads")
+        address = listener.getsockname()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
 @pytest.mark.parametrize(("restart", "lives"), [("permanent", 3), ("transient", 1), ("temporary", 1)])
 def test_a_worker_that_has_ended_by_itself_is_restarted_only_when_it_is_permanent(restart: Any, lives: int) -> None:
     started = 0
@@ -596,6 +635,30 @@ def test_the_exit_code_of_a_thread_is_that_of_a_process(error: BaseException, mo
     assert raised.value.exitcode == (3 if error.args == (3,) else 1)
     assert raised.value.index == 0
     assert shown == ([error] if isinstance(error, LookupError) else [])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("error", [SystemExit("a reason"), LookupError("a bug")])
+def test_the_end_of_a_thread_is_noticed_also_when_it_cannot_be_shown(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def show(args: object) -> None:
+        if threading.current_thread().name.startswith("worker"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    @server
+    async def worker(loop: asyncio.AbstractEventLoop, index: int, args: list[Any]) -> AsyncGenerator[None, Signals]:
+        monkeypatch.setattr(threading, "excepthook", show)
+        monkeypatch.setattr(sys, "stderr", Full())
+        raise error
+        yield
+
+    with pytest.raises(WorkerError, match="ended with exit status 1 before it was ready"):
+        start_server(worker, workers="threads", start_timeout=1, grace=0.1)
 
 
 def test_the_signals_are_as_they_were_whatever_happens() -> None:
@@ -719,6 +782,9 @@ async def idle(loop: asyncio.AbstractEventLoop, index: int, args: list[Any]) -> 
     yield
 
 
+NAMELESS = getattr(signal, "SIGRTMIN", 0) + 1
+
+
 @main
 def frame() -> Generator[None, Signals]:
     pytest.fail("nothing begins")
@@ -742,6 +808,10 @@ def frame() -> Generator[None, Signals]:
         (TypeError, "stop_signals must be signals", {"stop_signals": ["SIGTERM"]}),
         (ValueError, "stop_signals must be signals", {"stop_signals": [0]}),
         (ValueError, "stop_signals must be signals that can be caught", {"stop_signals": [SIGKILL]}),
+        pytest.param(
+            *(ValueError, "stop_signals must be signals with a name", {"stop_signals": [NAMELESS]}),
+            marks=pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="all signals have names"),
+        ),
         (ValueError, "stop_signals must be at least one", {"stop_signals": []}),
         (ValueError, "reload_signals must be others", {"reload_signals": [SIGTERM]}),
         (ValueError, "strategy must be", {"strategy": "all"}),

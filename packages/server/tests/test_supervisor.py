@@ -1245,6 +1245,21 @@ async def test_a_host_that_is_thrown_away_tells_its_children() -> None:
     assert stage.taken() == "+a +b -b -a"
 
 
+async def test_the_error_of_a_supervisor_whose_host_is_thrown_away_is_reported() -> None:
+    async def host() -> None:
+        async with Supervisor(max_restarts=0) as supervisor:
+            supervisor.spawn(asyncio.sleep, 0)
+
+    reports: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report["exception"]))
+    coroutine = host()
+    assert coroutine.send(None) is not None
+    for _ in range(5):
+        await yield_now()
+    coroutine.close()
+    assert [type(report) for report in reports] == [SupervisorError]
+
+
 def test_parts_of_a_supervisor_error_are_supervisor_errors() -> None:
     error = SupervisorError("too often", [LookupError(), KeyError()])
     part, rest = error.split(KeyError)

@@ -15,7 +15,8 @@ from signal import SIGTERM, Signals
 from typing import Any, Literal, final
 
 from yamanote.runtime import CancelScope, Started, TaskGroup, contextualize, signals
-from yamanote.server._supervisor import Supervisor
+from yamanote.server._supervised_task import SupervisedTask
+from yamanote.server._supervisor import Supervisor, what_is_done
 from yamanote.server._worker import Worker, WorkerError, log
 
 __all__ = ["Fleet"]
@@ -46,7 +47,7 @@ class Fleet:
         self._reload_signals = tuple(reload_signals)
         self._reloading = CancelScope()
         self._all_started = asyncio.Event()
-        self._told: list[Worker] = []
+        self._told: list[Worker] | None = None
         self._dead: list[WorkerError] = []
         self.stop_signal: Signals | None = None
         """The first stop signal."""
@@ -64,7 +65,7 @@ class Fleet:
             async with contextualize(self._listen(stops)), contextualize(self._reload()):
                 await self._run_workers()
         if self.last_signal is None:
-            farewells = [worker.farewell() for worker in self._told]
+            farewells = [worker.farewell() for worker in self._told or ()]
             failures = self._dead + [failure for failure in farewells if failure is not None]
             if failures:
                 raise ExceptionGroup(f"{len(failures)} of {len(self._places)} workers have failed", failures)
@@ -84,12 +85,18 @@ class Fleet:
                     for place in self._places:
                         group.spawn(self._start(place))
                 self._all_started.set()
+                for place in self._places:
+                    if place.child is not None:
+                        await place.child.wait()
             except ExceptionGroup as errors:
                 failure, *others = errors.exceptions
                 for other in others:
                     log.error("%s", other)
-                self._tell_all(SIGTERM)
                 self._supervisor.stop()
+                self._tell_all(SIGTERM)
+            except CancelledError:  # the supervisor ends us first, and then one child after the other
+                self._tell_all(SIGTERM)
+                raise
         if failure is not None:
             try:
                 raise failure
@@ -97,7 +104,8 @@ class Fleet:
                 del failure  # no reference cycle with the traceback
 
     async def _start(self, place: _Place) -> None:
-        await self._supervisor.start(self._attend, place, name=f"worker {place.index}", restart=self._restart)
+        name = f"worker {place.index}"
+        place.child = await self._supervisor.start(self._attend, place, name=name, restart=self._restart)
 
     async def _launch(self, index: int) -> Worker:
         worker = self._make_worker(index)
@@ -114,6 +122,7 @@ class Fleet:
 
     async def _attend(self, started: Started[None], place: _Place) -> None:
         """Fill a place, until the worker in it dies. This is what is supervised."""
+        place.attendance = asyncio.current_task()
         place.worker = worker = await self._launch(place.index)
         started()
         try:
@@ -122,12 +131,14 @@ class Fleet:
                 worker = place.worker
                 await worker.wait()
         except CancelledError:
-            await place.worker.stop(SIGTERM)
+            worker = place.worker
+            place.worker = None  # before the wait: a successor that becomes ready meanwhile would be forgotten here
+            await worker.stop(SIGTERM)
             raise
         finally:
-            self._workers.discard(place.worker)
+            self._workers.discard(worker)
             place.worker = None
-        if self.stop_signal is None:
+        if self._told is None:
             self._bury(worker)
 
     def _bury(self, worker: Worker) -> None:
@@ -154,9 +165,8 @@ class Fleet:
     def _stop(self, signum: Signals) -> None:
         log.info("%s: stopping %d workers", signum.name, len(self._workers))
         self.stop_signal = signum
-        self._tell_all(signum)
-        self._reloading.cancel()
         self._supervisor.stop()
+        self._tell_all(signum)
 
     def _stop_now(self, signum: Signals) -> None:
         self.last_signal = signum
@@ -167,10 +177,17 @@ class Fleet:
             worker.kill()
 
     def _tell_all(self, signum: Signals) -> None:
-        """All at once, so that their deadlines run at the same time, however many they are."""
+        """All at once, so that their deadlines run at the same time, however many they are. Later calls do nothing."""
+        if self._told is not None:
+            return
+        self._reloading.cancel()
         self._told = [worker for worker in self._workers if worker.open]
         for worker in self._told:
             worker.begin_to_stop(signum)
+        for place in self._places:
+            # A restart is not to go on until it is its turn to be stopped. A first start belongs to who waits for it.
+            if place.child is not None and place.attendance is not None:
+                place.attendance.cancel()
 
     # ---------------------------------------------------------------- reloading
 
@@ -214,13 +231,16 @@ class _Place:
     def __init__(self, index: int) -> None:
         self.index = index
         self.worker: Worker | None = None
+        self.child: SupervisedTask | None = None
+        """When it has been started."""
+        self.attendance: asyncio.Task[Any] | None = None
+        """Its present life, or the last one."""
 
 
 def _report(loop: asyncio.AbstractEventLoop, report: dict[str, Any]) -> None:
     """In one line what the supervisor has to say about a worker: where that error came from is of no interest."""
     error = report.get("exception")
     if isinstance(error, WorkerError):
-        _, _, decision = report["message"].partition(", failed")
-        log.error("%s%s", error, decision)
+        log.error("%s%s", error, what_is_done(report["message"]))
     else:
         loop.default_exception_handler(report)

@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Any, final
 
 from yamanote.runtime import CancellationToken, CancelScope, SignalListener, Waiter, signals
+from yamanote.server._request_again import request_again
+from yamanote.server._signums import require_signals
 from yamanote.server._subsystem import ErrorPolicy, Parent, require_policy, require_timeout
 
 __all__ = ["Shutdown"]
@@ -42,7 +44,8 @@ class Shutdown(Parent):
     3. After `timeout` seconds all who are left are cancelled, and waited for. None means as long as they take.
 
     A second signal, or a second cancellation of the block, means now: all who are left are cancelled at once. From then
-    on signals are as they were before the block, so that another one ends a program that is stuck.
+    on signals are as they were before the block, so that another one ends a program that is stuck. Which signals the
+    two are makes no difference.
 
     `on_error` says what the error of a subsystem does, unless that has its own: ``"shutdown"`` begins the shutdown, and
     the error is raised at the end; with ``"report"`` it goes to the exception handler of the loop, and the others go
@@ -81,7 +84,9 @@ class Shutdown(Parent):
         "_deadline",
         "_errors",
         "_exit",
+        "_host",
         "_idle",
+        "_requests",
         "_signals",
         "_signums",
         "_state",
@@ -111,7 +116,7 @@ class Shutdown(Parent):
         super().__init__(on_error)
         self._root = self
         self._timeout = timeout
-        self._signums = tuple(signals)
+        self._signums = require_signals("signals", signals)
         self._state = "new"
         self._begun = False
         self._body = CancelScope()
@@ -141,6 +146,8 @@ class Shutdown(Parent):
             raise RuntimeError("a Shutdown can be entered only once")
         listener = signals(*self._signums) if self._signums else None
         self._loop = asyncio.get_running_loop()
+        self._host = asyncio.current_task()
+        self._requests = 0 if self._host is None else self._host.cancelling()
         self._state = "open"
         self._body_open = True
         self._body.__enter__()
@@ -157,8 +164,8 @@ class Shutdown(Parent):
         self._body_open = False
         outside: CancelledError | None = None
         try:
-            if isinstance(error, GeneratorExit):  # thrown away, and cannot wait any more
-                self._cut("the block was thrown away")
+            if isinstance(error, GeneratorExit):
+                self._abandon()
                 return False
             if isinstance(error, CancelledError) and not swallowed:
                 outside = error
@@ -179,12 +186,19 @@ class Shutdown(Parent):
                     outside = outside or cancelled
                     self._cancelled()
                 except GeneratorExit:
-                    self._cut("the block was thrown away")
+                    self._abandon()
                     raise
             return self._result(error, outside) or swallowed
         finally:
             self._close()
             del error, outside, traceback  # errors refer to this frame, and it to them
+
+    def _abandon(self) -> None:
+        """The host is being thrown away, and then nothing can be awaited: cancel all, and let them end."""
+        errors, self._errors = self._errors, []
+        for error in errors:
+            self._tell_loop("a subsystem failed, and its block was thrown away", error)
+        self._cut("the block was thrown away")
 
     def _result(self, error: BaseException | None, outside: CancelledError | None) -> bool:
         """Raise what has to be raised, unless that is `error`, which goes on by itself."""
@@ -198,10 +212,8 @@ class Shutdown(Parent):
                     return False
                 raise fatal
             if errors:
-                task = asyncio.current_task()
-                if outside is not None and task is not None and task.cancelling():
-                    task.uncancel()
-                    task.cancel()  # it goes on at the next await
+                if outside is not None and self._host is not None:
+                    request_again(self._host, self._requests)
                 raise BaseExceptionGroup("unhandled errors in a Shutdown", errors) from None
             if outside is not None and outside is not error:
                 raise outside
@@ -211,7 +223,6 @@ class Shutdown(Parent):
 
     def _close(self) -> None:
         self._state = "ended"
-        self._watcher.claim()
         self.token.withdraw(self._watcher)
         if self._deadline is not None:
             self._deadline.cancel()
@@ -237,12 +248,11 @@ class Shutdown(Parent):
         if not self._body_open:
             self._stop_children(self.reason)
 
-    def _heard(self, signum: Signals) -> None:
+    def _heard(self, signum: Signals, first: bool) -> None:
         """A signal has arrived."""
         if self._state != "open" or self._signals is None:
             return
-        if self.signal is None:
-            self.signal = signum
+        if first:
             self.begin(f"{signum.name} has arrived")
             self._signals.register(_Ear(self))
         else:
@@ -260,7 +270,7 @@ class Shutdown(Parent):
     def _now(self, reason: str) -> None:
         told, waiting = self._unfinished()
         if told or waiting:
-            self.cut_short += (*told, *waiting)
+            self._record_as_cut(told + waiting)
             _logger.warning("%s: cancelled before they had ended: %s", reason, in_words(told + waiting))
         self._cut(reason)
 
@@ -268,6 +278,8 @@ class Shutdown(Parent):
         self._errors.append(self._late("the shutdown", timeout, self))
 
     def _cut(self, reason: str | None) -> None:
+        if self._deadline is not None:  # nobody can be late any more
+            self._deadline.cancel()
         self.token.cancel(reason)
         self._body.cancel(reason)
         super()._cut(reason)
@@ -279,16 +291,25 @@ class Shutdown(Parent):
         if not self._children and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
-    def _unfinished(self) -> tuple[list[str], list[str]]:
+    def _unfinished(self) -> tuple[list[Parent], list[Parent]]:
         told, waiting = super()._unfinished()
         if self._body_open:
-            told.insert(0, "the body")
+            told.insert(0, self)
         return told, waiting
+
+    def _record_as_cut(self, parts: list[Parent]) -> None:
+        self.cut_short += tuple(part._called for part in parts if not part._is_cut)
+
+    @property
+    def _called(self) -> str:
+        return "the body"
 
     # ---------------------------------------------------------------- errors
 
     def _failed(self, error: BaseException, name: str, policy: ErrorPolicy) -> None:
-        if isinstance(error, SystemExit):
+        if self._state == "ended":
+            self._tell_loop(f"the subsystem {name!r} failed, and its block was thrown away", error)
+        elif isinstance(error, SystemExit):
             self._exit = self._exit or error
             self.begin(f"{name!r} exits")
         elif policy == "report":
@@ -301,7 +322,7 @@ class Shutdown(Parent):
     def _late(self, what: str, timeout: float, parent: Parent) -> TimeoutError:
         """The deadline of `parent` has passed: cancel what is left of it, and return the error that says so."""
         told, waiting = parent._unfinished()
-        self.cut_short += (*told, *waiting)
+        self._record_as_cut(told + waiting)
         message = f"{what} did not end within {timeout} seconds: {in_words(told)}"
         if waiting:
             message += f"; and, before it was their turn, {in_words(waiting)}"
@@ -324,8 +345,8 @@ class Shutdown(Parent):
         return f"<Shutdown {state} subsystems={len(self._children)}>"
 
 
-def in_words(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+def in_words(parts: list[Parent]) -> str:
+    return ", ".join(repr(part._called) for part in parts)
 
 
 @final
@@ -356,4 +377,7 @@ class _Ear(Waiter[Signals]):
 
     def settle(self, value: Signals) -> None:
         self.settled = True
-        self._shutdown._soon(self._shutdown._heard, value)
+        first = self._shutdown.signal is None
+        if first:
+            self._shutdown.signal = value  # now: the block may end before anybody could hear of it
+        self._shutdown._soon(self._shutdown._heard, value, first)

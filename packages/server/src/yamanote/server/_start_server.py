@@ -15,6 +15,7 @@ from typing import Any, Literal
 from yamanote.runtime import Runtime
 from yamanote.server._child_process import pickle_call, require_main
 from yamanote.server._fleet import Fleet
+from yamanote.server._signums import require_signals
 from yamanote.server._strategy import require_restart
 from yamanote.server._supervisor import Supervisor
 from yamanote.server._worker import Worker, WorkerError
@@ -111,8 +112,8 @@ def start_server(
     if start_timeout is not None:
         _require_seconds("start_timeout", start_timeout)
     _require_seconds("grace", grace)
-    stopping = _as_signals("stop_signals", stop_signals)
-    reloading = _as_signals("reload_signals", reload_signals)
+    stopping = require_signals("stop_signals", stop_signals)
+    reloading = require_signals("reload_signals", reload_signals)
     if not stopping:
         raise ValueError("stop_signals must be at least one signal, or nothing would stop the workers")
     if twice := set(stopping) & set(reloading):
@@ -198,21 +199,6 @@ def _ignoring(signums: Iterable[Signals]) -> Iterator[None]:
 
 
 def _do_nothing(signum: int, frame: object) -> None: ...
-
-
-def _as_signals(argument: str, signums: Iterable[int]) -> tuple[Signals, ...]:
-    if isinstance(signums, int):
-        raise TypeError(f"{argument} must be several signals, such as (signal.SIGTERM,), not {signums!r}")
-    found: dict[Signals, None] = {}
-    for signum in signums:
-        if isinstance(signum, bool) or not isinstance(signum, int):
-            raise TypeError(f"{argument} must be signals, such as signal.SIGTERM, but one is {signum!r}")
-        if signum not in signal.valid_signals():
-            raise ValueError(f"{argument} must be signals, but {signum} is none on this platform")
-        if signum in (signal.SIGKILL, signal.SIGSTOP):
-            raise ValueError(f"{argument} must be signals that can be caught, but {Signals(signum).name} cannot")
-        found[Signals(signum)] = None
-    return tuple(found)
 
 
 def _require_seconds(argument: str, seconds: float) -> None:

@@ -33,7 +33,7 @@ ErrorPolicy: TypeAlias = Literal["shutdown", "report"]
 class Parent:
     """What subsystems are started in: a `Shutdown`, or another `Subsystem`."""
 
-    __slots__ = ("__weakref__", "_children", "_loop", "_on_error", "_order", "_reason", "_root")
+    __slots__ = ("__weakref__", "_children", "_is_cut", "_loop", "_on_error", "_order", "_reason", "_root")
 
     _loop: asyncio.AbstractEventLoop
     _root: Shutdown
@@ -43,6 +43,7 @@ class Parent:
         self._children: dict[Subsystem, None] = {}  # those that have not ended, in the order in which they were started
         self._order: list[Subsystem] | None = None  # those whose turns are to come; None until it is ours
         self._reason: str | None = None
+        self._is_cut = False  # all in here were cancelled, and so is whoever comes yet
 
     def spawn(
         self,
@@ -59,7 +60,8 @@ class Parent:
         all that is nested in it, from its turn on; None for as long as the whole shutdown has. `on_error` is that of
         its parent, unless it is given.
 
-        Where the stop has begun already, it is told to stop from its beginning.
+        Where the stop has begun already, it is told to stop from its beginning; where all have been cancelled, after
+        the deadline, so is it.
 
         Raises TypeError and ValueError for arguments that make no sense, RuntimeError when the parent has ended, or
         belongs to another loop.
@@ -123,7 +125,9 @@ class Parent:
         name = _name_of(function) if name is None else name
         subsystem = Subsystem(self, function, args, name, timeout, on_error or self._on_error, ready)
         self._children[subsystem] = None
-        if self._order is not None:
+        if self._is_cut:
+            subsystem._cut(self._reason)
+        elif self._order is not None:
             subsystem._begin_stop(self._reason)
         return subsystem
 
@@ -166,19 +170,25 @@ class Parent:
 
     def _cut(self, reason: str | None) -> None:
         """Cancel all that is left."""
+        self._is_cut = True
         self._reason = reason
         self._order = []
         for child in reversed(list(self._children)):
             child._cut(reason)
 
-    def _unfinished(self) -> tuple[list[str], list[str]]:
-        """The names of those who are at work in it: who have been told, and those whose turn has not come."""
-        told: list[str] = []
-        waiting: list[str] = []
+    def _unfinished(self) -> tuple[list[Parent], list[Parent]]:
+        """Those who are at work in it: who have been told, and whose turn has not come."""
+        told: list[Parent] = []
+        waiting: list[Parent] = []
         for child in reversed(self._children):
-            for names, more in zip((told, waiting), child._unfinished(), strict=True):
-                names += more
+            for parts, more in zip((told, waiting), child._unfinished(), strict=True):
+                parts += more
         return told, waiting
+
+    @property
+    def _called(self) -> str:
+        """How it is called in messages."""
+        raise NotImplementedError
 
 
 @final
@@ -319,8 +329,8 @@ class Subsystem(Parent):
         if not self._cancelled:
             try:
                 await self.tracker.wait()
-            except CancelledError:
-                pass
+            except CancelledError as error:
+                self._begin_stop(str(error) or f"{self.name!r} was cancelled")
 
     def _failed(self, error: BaseException) -> None:
         if self._ready is not None and not self._ready.done():
@@ -334,8 +344,8 @@ class Subsystem(Parent):
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self.tracker.close()  # it may have been cancelled before its first instruction
-        if task.cancelled() or task.exception() is not None:  # a KeyboardInterrupt, which has left the loop already
-            self._begin_stop(f"{self.name!r} was cancelled")
+        if not task.cancelled():
+            task.exception()  # a KeyboardInterrupt, which has left the loop already
         self._check()
 
     # ---------------------------------------------------------------- its end
@@ -385,11 +395,15 @@ class Subsystem(Parent):
         self.token.cancel(reason)
         self._task.cancel(reason)
 
-    def _unfinished(self) -> tuple[list[str], list[str]]:
+    def _unfinished(self) -> tuple[list[Parent], list[Parent]]:
         told, waiting = super()._unfinished()
         if not self._task.done():
-            (told if self.token.is_cancelled() else waiting).append(self.name)
+            (told if self.token.is_cancelled() else waiting).append(self)
         return told, waiting
+
+    @property
+    def _called(self) -> str:
+        return self.name
 
     async def _outlast(self) -> None:
         """Wait until it has ended, however often the caller is cancelled meanwhile."""

@@ -19,13 +19,16 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVarTuple, Unpack, final
 
 from yamanote.runtime import CancelScope, JoinError, Started, cancel_and_wait, shield_wait, start_task
+from yamanote.server._request_again import request_again
 from yamanote.server._strategy import Intensity, Restart, Strategy, concerned, require_restart, require_strategy
 from yamanote.server._supervised_task import SupervisedTask
 from yamanote.time import Schedule, sleep_until
 
-__all__ = ["Supervisor", "SupervisorError"]
+__all__ = ["Supervisor", "SupervisorError", "what_is_done"]
 
 Ts = TypeVarTuple("Ts")
+
+_FAILED = ", failed"
 
 
 class SupervisorError(ExceptionGroup[Exception]):
@@ -275,7 +278,8 @@ class Supervisor:
             if (raised := self._choose(error, outside)) is None:
                 return swallowed
             if outside is not None and raised is not outside:
-                self._loop.call_soon(self._cancel_again)
+                assert self._host is not None
+                request_again(self._host, self._requests)
             if raised is error:
                 return False
             raise raised
@@ -314,13 +318,6 @@ class Supervisor:
             return SupervisorError(self._error.message, [*self._error.exceptions, error])
         return self._error or error or outside
 
-    def _cancel_again(self) -> None:
-        """An error has taken the place of a cancellation, which is not lost unless who asked has taken it back."""
-        host = self._host
-        if host is not None and not host.done() and host.cancelling() > self._requests:
-            host.uncancel()
-            host.cancel()
-
     def _begin_to_stop(self) -> None:
         if self._state == "open":
             self._state = "stopping"
@@ -334,6 +331,8 @@ class Supervisor:
     def _abandon(self) -> None:
         """The host is being thrown away, and then nothing can be awaited: tell the children, and let them end."""
         self._state = "abandoned"
+        if self._error is not None:
+            self._report(f"{self!r} has given up, and its block was thrown away", self._error)
         for restart in self._restarts:
             restart.cancel()
         for child in list(reversed(self._children)):
@@ -417,7 +416,7 @@ class Supervisor:
 
     def _report_clean_up(self, child: SupervisedTask, ended: asyncio.Task[None]) -> None:
         if not ended.cancelled() and (error := ended.exception()) is not None:
-            self._report(f"{child.name!r}, a child of {self!r}, failed while it was being stopped", error)
+            self._report(f"{self._describe(child)}{_FAILED} while it was being stopped", error)
 
     # ---------------------------------------------------------------- restarts
 
@@ -432,7 +431,7 @@ class Supervisor:
         if error is None and not has_started:
             error = _unannounced(child)
         assert error is None or isinstance(error, Exception)
-        label = f"{child.name!r}, a child of {self!r}, failed"
+        label = f"{self._describe(child)}{_FAILED}"
         if child._restart == "temporary" or (child._restart == "transient" and error is None):
             if error is not None and not ended.cancelled():
                 self._report(f"{label}, and is not restarted: it is temporary", error)
@@ -492,7 +491,7 @@ class Supervisor:
 
     def _give_up(self, child: SupervisedTask, error: Exception | None, when: str) -> None:
         how = "returned" if error is None else "failed"
-        message = f"{child.name!r}, a child of {self!r}, {how} {when}"
+        message = f"{self._describe(child)}, {how} {when}"
         self._error = SupervisorError(message, [error or RuntimeError(f"{child.name!r} has returned")])
         self._begin_to_stop()
         self._forget(child)
@@ -531,6 +530,9 @@ class Supervisor:
     def _report(self, message: str, error: BaseException) -> None:
         self._loop.call_exception_handler({"message": message, "exception": error})
 
+    def _describe(self, child: SupervisedTask) -> str:
+        return f"{child.name!r}, a child of {self!r}"
+
     @property
     def _label(self) -> str:
         return "supervisor" if self._name is None else f"supervisor {self._name}"
@@ -538,6 +540,11 @@ class Supervisor:
     def __repr__(self) -> str:
         label = "" if self._name is None else f" {self._name!r}"
         return f"<Supervisor{label} {self._state} children={len(self._children)}>"
+
+
+def what_is_done(report: str) -> str:
+    """The end of a report about a child, for whoever has better words for who has failed: ", and is restarted"."""
+    return report.partition(_FAILED)[2]
 
 
 def _unannounced(child: SupervisedTask) -> RuntimeError:

@@ -8,6 +8,7 @@ shown in the log, and left behind.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 import threading
@@ -50,14 +51,18 @@ class ThreadWorker(Worker):
         self._started: asyncio.Future[bool] = self._home.create_future()
         with ExitStack() as sockets:
             # As a process has its own sockets: closing those of one worker must not close those of the others.
-            args = [sockets.enter_context(arg.dup()) if isinstance(arg, socket.socket) else arg for arg in self._args]
+            args = [sockets.enter_context(_duplicate(a)) if isinstance(a, socket.socket) else a for a in self._args]
+            self._life = WorkerLife(self._function, self.index, args)
             self._sockets = sockets.pop_all()
-        self._life = WorkerLife(self._function, self.index, args)
         # On free-threaded Python a thread would have the context of its starter.
         self._thread = threading.Thread(
             target=Context().run, args=(self._live,), name=f"worker {self.index}", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system has no room for another one
+            self._sockets.close()
+            raise
 
     async def _ready(self) -> bool:
         return await asyncio.shield(self._started)
@@ -98,7 +103,8 @@ class ThreadWorker(Worker):
             else:
                 # Now, and not when it comes out of the thread: it is to be seen before what is made of it.
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
-        self._report(self._end, exitcode)
+        finally:  # also when there is no room left to show anything
+            self._report(self._end, exitcode)
 
     def _report(self, callback: Callable[..., object], *args: Any) -> None:
         with suppress(RuntimeError):  # it has been left behind, and nobody listens any more
@@ -117,6 +123,14 @@ class ThreadWorker(Worker):
             self._ended.set_result(exitcode)
         if not self._started.done():
             self._started.set_result(False)
+
+
+def _duplicate(original: socket.socket) -> socket.socket:
+    """One more descriptor of it. `socket.dup` would make it block again, and with it those that serve already."""
+    duplicate = type(original)(original.family, original.type, original.proto, fileno=os.dup(original.fileno()))
+    if original.gettimeout() is not None:
+        duplicate.settimeout(original.gettimeout())
+    return duplicate
 
 
 def _exit_status(error: SystemExit) -> int:
