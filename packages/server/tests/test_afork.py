@@ -9,15 +9,19 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType
 from typing import Any, Literal
 
@@ -25,7 +29,8 @@ import pytest
 
 from yamanote.futures import select
 from yamanote.runtime import spawn_blocking
-from yamanote.server import Child, ChildStartError, _reaper, afork
+from yamanote.server import Child, ChildStartError, _popen, _reaper, afork
+from yamanote.server._afork import start_child
 
 Method = Literal["spawn", "forkserver"]
 METHODS: tuple[Method, ...] = ("spawn", "forkserver")
@@ -148,10 +153,17 @@ async def test_what_is_no_exit_status_is_an_error_of_the_child() -> None:
         assert await child.wait() == 1
 
 
-async def test_children_may_have_children() -> None:
-    source = "import multiprocessing; process = multiprocessing.get_context('fork').Process(target=exit, args=(7,))"
-    child = await execute(f"{source}; process.start(); process.join(); exit(process.exitcode)")
-    assert await child.wait() == 7
+async def test_children_may_have_children_which_have_their_signal_mask() -> None:
+    source = """
+import multiprocessing, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+count = "import signal; exit(7 + len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
+process = multiprocessing.get_context("fork").Process(target=exec, args=(count, {}))
+process.start()
+process.join()
+exit(process.exitcode)
+"""
+    assert await (await execute(source)).wait() == 8
 
 
 async def test_sockets_and_arguments_of_any_size_reach_the_child() -> None:
@@ -197,6 +209,29 @@ async def test_bad_arguments_are_named_at_the_call_and_nothing_is_started(monkey
         await afork(print, name=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="method must be 'spawn' or 'forkserver', not 'fork'"):
         await afork(print, method="fork")  # type: ignore[arg-type]
+
+
+async def test_without_descriptors_left_it_says_so_and_keeps_none() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as sock:
+        before = open_files()
+        highest = max(map(int, os.listdir("/dev/fd")))
+        for room in range(3):
+            filling = [os.dup(sock.fileno())]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 4, hard))
+            try:
+                with suppress(OSError):
+                    while True:
+                        filling.append(os.dup(sock.fileno()))
+                for descriptor in filling[:room]:
+                    os.close(descriptor)
+                with pytest.raises(OSError, match="Too many open files"):
+                    await afork(print, sock)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                for descriptor in filling[room:]:
+                    os.close(descriptor)
+            assert open_files() == before
 
 
 # ---------------------------------------------------------------- a child that does not get so far
@@ -294,6 +329,43 @@ async def test_the_child_begins_with_the_signals_of_a_new_program(method: Method
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
+
+
+@both
+async def test_what_a_child_forks_off_handles_signals_as_the_child_does(method: Method) -> None:
+    child = await execute(
+        dedent("""
+        import os
+        from signal import *
+        signal(SIGTERM, lambda *_: os._exit(5))
+        pthread_sigmask(SIG_BLOCK, [SIGUSR1])
+        if (copy := os.fork()) == 0:
+            assert pthread_sigmask(SIG_BLOCK, []) == {SIGUSR1}
+            raise_signal(SIGTERM)
+        exit(os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]))
+        """),
+        method=method,
+    )
+    assert await child.wait() == 5
+
+
+async def test_other_children_of_the_fork_server_have_no_signal_blocked() -> None:
+    source = "from signal import *; exit(len(pthread_sigmask(SIG_BLOCK, [])))"
+    process = multiprocessing.get_context("forkserver").Process(target=exec, args=(source, {}))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    process.close()
+
+
+@both
+async def test_signals_that_the_function_is_to_handle_are_blocked_from_the_first_instruction(method: Method) -> None:
+    early = Unpickled("import signal; signal.raise_signal(signal.SIGTERM); signal.raise_signal(signal.SIGUSR1)")
+    source = "from signal import *; signal(SIGTERM, SIG_IGN); exit(len(pthread_sigmask(SIG_UNBLOCK, [SIGTERM])))"
+    child = await start_child(
+        exec, (source, {"early": early}), name="a child", method=method, blocked=[signal.SIGTERM, signal.SIGUSR1]
+    )
+    assert await child.wait() == 2
 
 
 # ---------------------------------------------------------------- waiting and stopping
@@ -456,6 +528,28 @@ async def test_a_child_that_somebody_waits_for_is_not_forgotten() -> None:
     assert await ended == -signal.SIGTERM
 
 
+@pytest.mark.filterwarnings("ignore:.* was not waited for:ResourceWarning")
+async def test_a_child_that_is_collected_while_it_is_reaped_neither_blocks_nor_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    child = await afork(time.sleep, FOR_EVER, method="forkserver")
+    reaper, pid = child._reaper, child.pid
+    poll = _popen.ForkServerPopen.poll
+
+    def collect_and_poll(self: Any, flag: int = os.WNOHANG) -> int | None:
+        gc.collect()
+        return poll(self, flag)
+
+    monkeypatch.setattr(_popen.ForkServerPopen, "poll", collect_and_poll)
+    cycle: list[Any] = [child]
+    cycle.append(cycle)
+    forgotten = weakref.ref(child)
+    del child, cycle
+    os.kill(pid, signal.SIGTERM)
+    assert await reaper.ended.wait() == -signal.SIGTERM
+    assert forgotten() is None
+
+
 def test_a_child_outlives_its_loop() -> None:
     async def begin() -> Child:
         return await afork(time.sleep, FOR_EVER, method="forkserver")
@@ -466,6 +560,10 @@ def test_a_child_outlives_its_loop() -> None:
     child = asyncio.run(begin())
     assert child.exitcode is None
     assert asyncio.run(end(child)) == -signal.SIGTERM
+
+    child = asyncio.run(begin())
+    child.kill()
+    assert asyncio.run(select(ended=child, timeout=FOR_EVER)) == ("ended", -signal.SIGKILL)
 
     forgotten = asyncio.run(begin())
     pid = forgotten.pid

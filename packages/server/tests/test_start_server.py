@@ -69,7 +69,7 @@ class Program:
     def __init__(self, folder: Path, text: str, *args: object, **options: Any) -> None:
         path = folder / "program.py"
         path.write_text(BEGINNING + text)
-        command = [sys.executable, str(path), *map(str, args)]
+        command = [sys.executable, "-W", "always::ResourceWarning", str(path), *map(str, args)]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
         self.process = subprocess.Popen(command, text=True, start_new_session=True, **options)
         self.said: list[str] = []
@@ -112,6 +112,8 @@ class Program:
             self.said += self.process.stdout.read().splitlines()
         status = self.process.wait()
         assert not self.hung, f"{self}"
+        if status != -SIGINT:  # which means that there was no time to close anything
+            assert "ResourceWarning" not in str(self), f"{self}"
         return status
 
     def count(self, text: str) -> int:
@@ -362,33 +364,40 @@ async def worker(loop, index, args):
                     await asyncio.sleep(3600)
         case "blocks":
             time.sleep(3600)
+        case "blocks until SIGTERM":
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+            time.sleep(3600)
 
 
 if __name__ == "__main__":
     *_, grace, workers, method = sys.argv
-    try:
-        start_server(worker, num_workers=len(sys.argv) - 4, grace=float(grace), workers=workers, method=method)
-    finally:
-        say("children left:", children())
+    count = len(sys.argv) - 4
+    with socket.socket() as spare:
+        try:
+            start_server(worker, num_workers=count, args=[spare], grace=float(grace), workers=workers, method=method)
+        finally:
+            say("children left:", children())
 """
 
 
 def test_a_stop_waits_for_the_grace_period_then_terminates_then_kills_and_reaps(
     program: Callable[..., Program],
 ) -> None:
-    stubborn = program(STUBBORN, "in order", "fails", "waits", "swallows", "blocks", 0.3, "processes", "forkserver")
-    stubborn.wait_for("is ready", 5)
+    ways = ("in order", "fails", "waits", "swallows", "blocks", "blocks until SIGTERM")
+    stubborn = program(STUBBORN, *ways, 0.3, "processes", "forkserver")
+    stubborn.wait_for("is ready", 6)
 
     stubborn.send(SIGTERM)
 
     assert stubborn.end() == 1
     said = str(stubborn)
-    assert "ExceptionGroup: 4 of 5 workers have failed" in said
+    assert "ExceptionGroup: 5 of 6 workers have failed" in said
     assert re.search(r"worker 1 .* ended with exit status 1 when it was to stop", said)
     assert "[2] was cancelled" in said
     assert re.search(r"WorkerError: worker 2 .* not stop within 0.3 seconds, and ended with exit status 143", said)
     assert re.search(r"WorkerError: worker 3 .* not stop within 0.3 seconds, and was killed by SIGKILL", said)
     assert re.search(r"WorkerError: worker 4 .* not stop within 0.3 seconds, and was killed by SIGKILL", said)
+    assert re.search(r"WorkerError: worker 5 .* not stop within 0.3 seconds, and ended with exit status 7", said)
     assert "children left: []" in said
 
 
@@ -416,9 +425,40 @@ def test_a_second_signal_kills_all_at_once(program: Callable[..., Program]) -> N
     assert stubborn.count("children left: []") == 1
 
 
+INTERRUPTED = """
+@server
+async def worker(loop, index, args):
+    yield
+    say("is told")
+    await asyncio.sleep(3600)
+
+
+if __name__ == "__main__":
+    _, workers, method = sys.argv
+    start_server(worker, num_workers=2, workers=workers, method=method, stop_signals=[signal.SIGTERM], grace=3600)
+"""
+
+
+@pytest.mark.parametrize(("workers", "method"), [("processes", "forkserver"), ("threads", "spawn")])
+def test_ctrl_c_twice_ends_all_at_once_also_when_it_is_no_stop_signal(
+    program: Callable[..., Program], workers: str, method: str
+) -> None:
+    interrupted = program(INTERRUPTED, workers, method)
+    interrupted.wait_for("is ready", 2)
+
+    interrupted.send(SIGINT)
+    interrupted.wait_for("is told")
+    interrupted.send(SIGINT)
+
+    assert interrupted.end() == -SIGINT
+    assert "KeyboardInterrupt" in interrupted.said
+
+
 def test_workers_of_a_parent_that_was_killed_end_in_order_or_else_are_killed(program: Callable[..., Program]) -> None:
-    stubborn = program(STUBBORN, "in order", "waits", "swallows", 0.2, "processes", "forkserver")
+    stubborn = program(STUBBORN, "in order", "waits", "swallows", "blocks in its start", 0.2, "processes", "forkserver")
     stubborn.wait_for("is ready", 3)
+    if "[3] begins" not in str(stubborn):
+        stubborn.wait_for(r"\[3\] begins")
 
     stubborn.send(SIGKILL)
 
@@ -494,6 +534,44 @@ def test_a_program_without_a_guard_is_told_that_it_needs_one(program: Callable[.
     assert unguarded.end() == 1
     assert 'put what starts the program under `if __name__ == "__main__":`' in str(unguarded)
     assert unguarded.said[-1].startswith("yamanote.server._worker.WorkerError: worker 0 ")
+
+
+SLOW_TO_UNPICKLE = """
+def unpickle():
+    say("unpickles", os.getpid())
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+
+
+class Slow:
+    def __reduce__(self):
+        return unpickle, ()
+
+
+@server
+async def worker(loop, index, args):
+    await asyncio.sleep(3600)
+    yield
+
+
+if __name__ == "__main__":
+    start_server(worker, method=sys.argv[1], args=[Slow()], stop_signals=[signal.SIGINT])
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_signals_that_come_while_a_worker_is_unpickled_do_not_kill_it_and_are_not_lost(
+    program: Callable[..., Program], tmp_path: Path, method: str
+) -> None:
+    slow = program(SLOW_TO_UNPICKLE, method, cwd=tmp_path)
+    worker = int(slow.wait_for(r"unpickles (\d+)")[0][1])
+
+    slow.send_to_all(SIGHUP)
+    os.kill(worker, SIGTERM)  # from elsewhere, and to it alone
+    (tmp_path / "go").touch()
+
+    assert slow.end() == 1
+    assert slow.said[-1].endswith("ended with exit status 0 before it was ready")
 
 
 # ---------------------------------------------------------------- threads, in this process

@@ -10,16 +10,16 @@ import asyncio
 import inspect
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Literal, TypeVarTuple, Unpack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, Literal, TypeVarTuple, Unpack
 
 from yamanote.futures import select
 from yamanote.runtime import BlockingPool, finish_within, require_function, shield_wait
 from yamanote.server._child import Child, ChildStartError
 from yamanote.server._child_process import READY, ForkServerChildProcess, SpawnChildProcess, pickle_call, require_main
 
-__all__ = ["afork"]
+__all__ = ["afork", "start_child"]
 
 Ts = TypeVarTuple("Ts")
 
@@ -81,12 +81,30 @@ async def afork(
     if os.name != "posix":
         raise NotImplementedError("afork() needs a POSIX system")
     require_main(function)
-    if name is None:
-        name = getattr(function, "__qualname__", type(function).__qualname__)
+    label = getattr(function, "__qualname__", type(function).__qualname__) if name is None else name
+    return await start_child(function, args, name=label, method=method)
+
+
+async def start_child(
+    function: Callable[..., int | None],
+    args: tuple[Any, ...],
+    *,
+    name: str,
+    method: Literal["spawn", "forkserver"],
+    blocked: Sequence[int] = (),
+) -> Child:
+    """`afork`, of what is known to be in order. The function is called with the `blocked` signals blocked.
+
+    So none of them is lost, and none ends the child, before the function can handle it.
+    """
     call, descriptors = pickle_call(function, args)
-    channel, far_end = socket.socketpair()
-    with channel:
-        process = _KINDS[method](name, [far_end.fileno(), *descriptors])
+    with ExitStack() as ours:
+        theirs = ours.enter_context(ExitStack())
+        for descriptor in descriptors:
+            theirs.callback(os.close, descriptor)
+        channel, far_end = map(ours.enter_context, socket.socketpair())
+        theirs.callback(far_end.close)
+        process = _KINDS[method](name, [far_end.fileno(), *descriptors], blocked)
         try:
             await shield_wait(_starters.spawn(process.launch))
         except asyncio.CancelledError:
@@ -97,9 +115,7 @@ async def afork(
             problem = f"the fork server ended before it could start {name!r}: see its standard error stream"
             raise ChildStartError(problem, _FORK_SERVER_DIED) from error
         finally:
-            far_end.close()  # or there would never be an end of what the child has to say
-            for descriptor in descriptors:
-                os.close(descriptor)
+            theirs.close()  # or there would never be an end of what the child has to say
         child = Child(process)
         try:
             if await _is_ready(child, channel, call):

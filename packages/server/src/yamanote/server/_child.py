@@ -93,8 +93,7 @@ class Child:
 
         **Cancel safety:** nothing to lose; the child goes on.
         """
-        if not self._reaper.is_watching:
-            self._reaper.watch()
+        self._reaper.watch()
         return await self._reaper.ended.wait()
 
     async def stop(self, grace: float | None = 10.0) -> int:
@@ -126,6 +125,7 @@ class Child:
 
     def register(self, waiter: Waiter[Any], /) -> None:
         """Park `waiter` until it has ended. See `yamanote.runtime.Selectable`."""
+        self._reaper.watch()
         self._reaper.ended.register(waiter)
 
     def withdraw(self, waiter: Waiter[Any], /) -> None:

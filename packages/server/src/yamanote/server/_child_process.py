@@ -12,6 +12,7 @@ they are unpickled fails in the child's own code. The same socket carries the by
 from __future__ import annotations
 
 import atexit
+import errno
 import inspect
 import logging
 import multiprocessing
@@ -21,7 +22,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import process, reduction, resource_tracker
 from multiprocessing.context import set_spawning_popen
@@ -58,13 +59,17 @@ _FLUSH_FAILED = 120
 
 
 class ChildProcess(_Process):
-    """A process that calls what comes over the first of its `descriptors`, with the others for the sockets in it."""
+    """A process that calls what comes over the first of its `descriptors`, with the others for the sockets in it.
+
+    The `blocked` signals are so from its first instruction on. The function has to unblock them.
+    """
 
     is_forked_elsewhere: bool
     """Whether it is not this process that reaps it, but the fork server."""
 
-    def __init__(self, name: str, descriptors: list[int]) -> None:
+    def __init__(self, name: str, descriptors: list[int], blocked: Sequence[int]) -> None:
         super().__init__(name=name)
+        self._blocked = blocked
         self._descriptors = [_Descriptor(descriptor) for descriptor in descriptors]
 
     # ------------------------------------------------------------ in the parent, in a thread that may block
@@ -82,7 +87,7 @@ class ChildProcess(_Process):
                 _protect_fork_server()
             else:
                 # Ctrl-C in the terminal reaches the child, too. It gets it when it has come so far as to handle it.
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *self._blocked})
             self.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -128,7 +133,7 @@ class ChildProcess(_Process):
                 function, args = pickle.load(call)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
             connection.sendall(READY)
         return function, args
 
@@ -163,19 +168,25 @@ class ForkServerChildProcess(ChildProcess, ForkServerProcess):
 def pickle_call(function: Callable[..., object], args: tuple[Any, ...]) -> tuple[bytes, list[int]]:
     """What to send to a child, and copies of the file descriptors in it: the caller has to close them.
 
-    Raises TypeError that names what cannot be pickled.
+    Raises TypeError that names what cannot be pickled, and OSError when there may be no more descriptors.
     """
     collector = _Collector()
     set_spawning_popen(collector)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     try:
         return bytes(reduction.ForkingPickler.dumps((function, args))), collector.descriptors
     except Exception as error:
-        complaint = _find_culprit(function, args, error)
+        complaint = None if _is_shortage(error) else _find_culprit(function, args, error)
         for descriptor in collector.descriptors:
             os.close(descriptor)
+        if complaint is None:
+            raise
         raise complaint from error
     finally:
         set_spawning_popen(None)
+
+
+def _is_shortage(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _find_culprit(function: Callable[..., object], args: tuple[Any, ...], error: Exception) -> TypeError:

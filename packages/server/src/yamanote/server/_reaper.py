@@ -36,21 +36,18 @@ _PATIENCE = 100
 class Reaper:
     """Watches a process that has started, on the running loop, and sets `ended` to its exit status."""
 
-    __slots__ = ("_lock", "_loop", "_owner", "_pidfd", "_process", "_signs", "_tries", "ended")
+    __slots__ = ("_is_reaped", "_lock", "_loop", "_owner", "_pidfd", "_process", "_signs", "_tries", "ended")
 
     def __init__(self, process: ChildProcess, pid: int) -> None:
         self.ended = SetOnce[int]()
         self._process = process
         self._owner = os.getpid()
-        self._lock = threading.Lock()
+        # The collector may come by while it is held, and want to `bury`.
+        self._lock = threading.RLock()
+        self._is_reaped = False
         self._tries = 0
         self._pidfd = _open_pidfd(pid)
-        self.watch()
-
-    @property
-    def is_watching(self) -> bool:
-        """Whether there is a loop that will notice the end, or has done so."""
-        return self.ended.is_set() or not self._loop.is_closed()
+        self._begin_to_watch()
 
     @property
     def is_elsewhere(self) -> bool:
@@ -58,17 +55,15 @@ class Reaper:
         return os.getpid() != self._owner
 
     def watch(self) -> None:
-        """Watch on the running loop from now on."""
-        self._loop = asyncio.get_running_loop()
-        self._signs = [] if self._pidfd is None else [self._pidfd]
-        if self._pidfd is None or self._process.is_forked_elsewhere:
-            self._signs.append(self._process.sentinel)
-        self._await_sign()
+        """See to it that a loop notices the end: the running one, if that which did so before is closed."""
+        with self._lock:
+            if not self._is_reaped and self._loop.is_closed():
+                self._begin_to_watch()
 
     def send_signal(self, signum: int) -> bool:
         """Send it a signal; tell whether it was still there to get it."""
         with self._lock:
-            if self.ended.is_set():
+            if self._is_reaped:
                 return False
             try:
                 if self._pidfd is not None:
@@ -90,6 +85,13 @@ class Reaper:
             self._signs.clear()
             self._reap_killed()
 
+    def _begin_to_watch(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._signs = [] if self._pidfd is None else [self._pidfd]
+        if self._pidfd is None or self._process.is_forked_elsewhere:
+            self._signs.append(self._process.sentinel)
+        self._await_sign()
+
     def _await_sign(self) -> None:
         if self._signs:
             self._loop.add_reader(self._signs[0], self._see_sign)
@@ -102,7 +104,7 @@ class Reaper:
 
     def _reap(self) -> None:
         with self._lock:
-            if self.ended.is_set():
+            if self._is_reaped:
                 return
             exitcode = self._process.exitcode
             if exitcode is None and self._tries < _PATIENCE:
@@ -114,7 +116,7 @@ class Reaper:
 
     def _reap_killed(self) -> None:
         with self._lock:
-            if self.ended.is_set():
+            if self._is_reaped:
                 return
             for sign in self._signs[:1]:
                 self._loop.remove_reader(sign)
@@ -122,6 +124,7 @@ class Reaper:
             self._clear_away(-signal.SIGKILL)
 
     def _clear_away(self, exitcode: int) -> None:
+        self._is_reaped = True  # first, so that nobody uses what is closed now
         self._process.forget(exitcode)
         if self._pidfd is not None:
             os.close(self._pidfd)

@@ -2,23 +2,28 @@
 
 Invariant: orders and the word "ready" go over a pair of sockets, of which each process has one end and nobody else has
 any; so the end of either process is the end of the line to the other. Stop signals that reach a worker directly do
-nothing there: the terminal sends Ctrl-C to all processes alike, and the worker hears of it from its parent.
+nothing there: the terminal sends Ctrl-C to all processes alike, and the worker hears of it from its parent. They are
+blocked until the worker can handle them. A worker does not outlive its parent for long, whatever its loop does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import threading
+import time
 from asyncio import AbstractEventLoop, CancelledError
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from contextlib import suppress
-from signal import SIGTERM, Signals
+from multiprocessing import connection, parent_process
+from signal import SIGKILL, SIGTERM, Signals
 from types import FrameType
 from typing import Literal, final
 
 from yamanote.runtime import contextualize, run, signals
-from yamanote.server._afork import afork
+from yamanote.server._afork import start_child
 from yamanote.server._child import Child, ChildStartError
 from yamanote.server._worker import LAST_SECONDS, TERMINATED, Worker, ending
 from yamanote.server._worker_life import WorkerFunction, WorkerLife
@@ -47,7 +52,8 @@ class ProcessWorker(Worker):
     ) -> None:
         super().__init__(index, grace)
         self._method: Literal["spawn", "forkserver"] = method
-        self._args = (function, index, args, loop_factory, tuple(ignored), grace)
+        self._ignored = tuple(ignored)
+        self._args = (function, index, args, loop_factory, self._ignored, grace)
         self._child: Child
         self._line: socket.socket
         self._became_ready: asyncio.Future[bool]
@@ -58,7 +64,9 @@ class ProcessWorker(Worker):
         try:
             with theirs:
                 name = f"worker {self.index}"
-                self._child = await afork(_live, theirs, *self._args, name=name, method=self._method)
+                self._child = await start_child(
+                    _live, (theirs, *self._args), name=name, method=self._method, blocked=(SIGTERM, *self._ignored)
+                )
         except BaseException as error:
             line.close()
             if not isinstance(error, ChildStartError):
@@ -131,21 +139,23 @@ def _live(
         # A function and not SIG_IGN, which the programs that the worker starts would inherit.
         signal.signal(signum, _do_nothing)
     life = WorkerLife(function, index, args)
-    try:
-        run(_obeying(life, line, grace), loop_factory=loop_factory, shutdown_timeout=grace)
-    except CancelledError:
-        if not life.cancelled:
-            raise
-        return TERMINATED
+    threading.Thread(target=_watch_parent, args=(life, grace), name="parent of the worker", daemon=True).start()
+    with line:
+        try:
+            run(_obeying(life, line, ignored), loop_factory=loop_factory, shutdown_timeout=grace)
+        except CancelledError:
+            if not life.cancelled:
+                raise
+            return TERMINATED
     return 0
 
 
-async def _obeying(life: WorkerLife, line: socket.socket, grace: float) -> None:
+async def _obeying(life: WorkerLife, line: socket.socket, ignored: Iterable[Signals]) -> None:
     loop = asyncio.get_running_loop()
     line.setblocking(False)
 
     def ready() -> None:
-        with suppress(OSError):  # the parent has died: see below
+        with suppress(OSError):  # the parent has died
             line.send(_READY)
 
     def heard() -> None:
@@ -160,13 +170,13 @@ async def _obeying(life: WorkerLife, line: socket.socket, grace: float) -> None:
                 life.cancel()
             else:
                 life.tell(Signals(order))
-        if not orders:
+        if not orders:  # the parent has died
             loop.remove_reader(line)
-            _orphaned(life, grace)
 
     loop.add_reader(line, heard)
     try:
         with signals(SIGTERM) as terminations:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (SIGTERM, *ignored))
             async with contextualize(_tell_of(terminations, life)):
                 await life.run(ready)
     finally:
@@ -179,12 +189,16 @@ async def _tell_of(arrived: AsyncIterable[Signals], life: WorkerLife) -> None:
         life.tell(signum)
 
 
-def _orphaned(life: WorkerLife, grace: float) -> None:
-    """The parent has died, and nobody is left to count the seconds but this process and the system."""
-    life.tell(SIGTERM)
-    asyncio.get_running_loop().call_later(grace, life.cancel)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, grace + LAST_SECONDS)
+def _watch_parent(life: WorkerLife, grace: float) -> None:
+    """Stop the worker as the parent would, when that has died. In a thread, as the loop may be what does not stop."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        life.tell(SIGTERM)
+        time.sleep(grace)
+        life.cancel()
+        time.sleep(LAST_SECONDS)
+        os.kill(os.getpid(), SIGKILL)
 
 
 def _do_nothing(signum: int, frame: FrameType | None) -> None: ...

@@ -81,7 +81,8 @@ class ThreadWorker(Worker):
         if not self._ended.done():
             if self._life.loop is not None:
                 log.error("%s is left behind: %s", self, dump(self._life.loop))
-            self._settle(None)
+            if not self._home.is_closed():  # or nobody waits any more
+                self._settle(None)
 
     # ---------------------------------------------------------------- in the thread of the worker
 
