@@ -801,6 +801,6 @@ async def health_of_a_program(loop: asyncio.AbstractEventLoop) -> None:
         assert_type(health.state.parts["database"], server.PartState)
         with health.subscribe() as receiver:
             assert_type(receiver.borrow_and_update(), server.HealthState)
-        async with server.probes(health, None, 9000, registry=registry) as probing:
+        async with server.probes(health, None, 9000, reuse_port=True, registry=registry) as probing:
             assert_type(probing, server.Server)
     server.probes(health, None, 9000, registry=server.RuntimeCollector())  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]

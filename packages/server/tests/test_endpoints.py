@@ -137,7 +137,7 @@ async def test_the_socket_of_a_dead_server_is_replaced(path: Path) -> None:
 @unix
 async def test_the_socket_of_a_living_server_is_refused_and_left_alone(path: Path) -> None:
     async with serve(echo, path=path) as server:
-        with pytest.raises(OSError, match=f"cannot listen at {path}") as refused:
+        with pytest.raises(OSError, match=f"cannot listen at {path}: Address already in use") as refused:
             await begun(serve(echo, path=path))
         assert refused.value.errno == errno.EADDRINUSE
         assert await ask(server, b"hello\n") == b"hello\n"
@@ -157,9 +157,10 @@ async def test_a_server_whose_backlog_is_full_is_not_taken_for_dead(path: Path) 
 @unix
 async def test_another_file_is_refused_and_left_alone(path: Path) -> None:
     path.write_text("precious")
-    with pytest.raises(OSError, match="cannot listen") as refused:
-        await begun(serve(echo, path=path))
-    assert refused.value.errno == errno.EADDRINUSE
+    for occupied in (path, path.parent):
+        with pytest.raises(OSError, match=f"cannot listen at {occupied}: it exists, and is no socket") as refused:
+            await begun(serve(echo, path=occupied))
+        assert refused.value.errno == errno.EADDRINUSE
     assert path.read_text() == "precious"
 
 
@@ -175,8 +176,29 @@ async def test_a_socket_that_somebody_else_has_put_there_is_left_alone(path: Pat
 
 @unix
 async def test_a_file_that_is_gone_already_does_not_matter(path: Path) -> None:
+    reports: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
     async with serve(echo, path=path):
         path.unlink()
+    assert reports == []
+
+
+@unix
+async def test_a_file_that_cannot_be_removed_is_reported_and_the_server_ends(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlink(path: str) -> None:  # a directory that nobody may write to does not stop the superuser
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    server = serve(echo, path=path)
+    await server.__aenter__()
+    with monkeypatch.context() as patching:
+        patching.setattr(os, "unlink", unlink)
+        await server.shutdown()
+    assert [report["message"] for report in reports] == [f"cannot remove the socket at {path}"]
+    assert isinstance(reports[0]["exception"], PermissionError)
 
 
 @unix
@@ -367,6 +389,25 @@ async def test_the_backlog_can_be_said() -> None:
         assert states.count(1) == 2  # established: one more than the backlog, on this system
         for client in clients:
             client.close()
+
+
+async def test_a_server_shows_where_it_listens_and_how_it_does() -> None:
+    server = serve(echo, HOST, 0)
+    assert repr(server) == "<Server new>"
+    async with server, closed_after(asyncio.open_connection(HOST, server.port)):
+        while not server.connections:
+            await yield_now()
+        where = f"at {HOST} port {server.port}"
+        assert repr(server) == f"<Server listening {where} connections=1>"
+        server.close()
+        assert repr(server) == f"<Server closing {where} connections=1>"
+    assert repr(server) == f"<Server closed {where} connections=0>"
+
+
+@unix
+async def test_a_server_at_a_path_shows_it(path: Path) -> None:
+    async with serve(echo, path=path) as server:
+        assert repr(server) == f"<Server listening at {path} connections=0>"
 
 
 # Nonsense

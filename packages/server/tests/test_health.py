@@ -190,17 +190,20 @@ async def test_who_waits_for_a_program_that_ends_is_told() -> None:
 def test_after_the_end_nothing_can_be_said_but_a_part_may_be_closed() -> None:
     with Health() as health:
         part = health.part("database")
-    for speak in (part.ready, health.stopping, lambda: health.part("cache")):
+    calls = (part.ready, health.stopping, lambda: health.part("cache"), lambda: health.state, health.subscribe)
+    for call in calls:
         with pytest.raises(HandleClosed, match="this Health was closed"):
-            speak()
+            call()
     part.close()
     health.close()
 
 
 def test_a_health_that_is_dropped_is_reported_with_the_line_that_made_it() -> None:
-    with pytest.warns(ResourceWarning, match=r"test_health\.py"):
+    with pytest.warns(ResourceWarning) as warned:
         Health()
         gc.collect()
+    assert [str(warning.message).split(" at ")[0] for warning in warned] == ["a Health, made"]
+    assert "test_health.py" in str(warned[0].message)
 
 
 async def test_threads_lose_no_change_of_each_other() -> None:

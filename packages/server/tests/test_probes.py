@@ -225,6 +225,14 @@ async def test_it_can_be_awaited_and_ends_with_a_cancellation(health: Health) ->
     assert scope.cancelled_caught
 
 
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="a port cannot be shared")
+async def test_the_port_can_be_taken_by_a_successor_before_it_is_given_up(health: Health) -> None:
+    async with probes(health, HOST, 0, reuse_port=True) as old:
+        async with probes(health, HOST, old.port, reuse_port=True) as successor:
+            await old.shutdown()
+            assert (await ask(successor, "/livez")).status == 200
+
+
 async def test_it_can_listen_on_a_unix_socket(health: Health, tmp_path: Path) -> None:
     path = tmp_path / "probes.sock"
     async with probes(health, path=path):
@@ -243,6 +251,8 @@ async def test_nonsense_arguments_are_refused_at_the_call(health: Health) -> Non
         probes(health, HOST, 0, registry=anything)
     with pytest.raises(ValueError, match="port must be between 0 and 65535, not -1"):
         probes(health, HOST, -1)
+    with pytest.raises(TypeError, match="reuse_port goes with host and port only"):
+        probes(health, path="probes.sock", reuse_port=True)  # type: ignore[call-overload]
     with pytest.raises((TypeError, ValueError)):
         probes(health, HOST, 0, path="probes.sock")  # type: ignore[call-overload]
 

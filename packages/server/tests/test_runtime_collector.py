@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -128,7 +129,7 @@ def test_loops_with_names_are_told_apart_and_can_come_and_go() -> None:
         tasks = {sample.labels["worker"]: sample.value for sample in families["yamanote_tasks"].samples}
         assert tasks["1"] - tasks["0"] == 3
         for name in ("yamanote_loop_turns", "yamanote_tasks_spawned"):
-            assert [sample.labels for sample in families[name].samples] == [{"worker": "0"}, {"worker": "1"}]
+            assert {sample.labels["worker"] for sample in families[name].samples} == {"0", "1"}
         assert [sample.labels for sample in families["yamanote_blocking_threads"].samples] == [{}]
     finally:
         looked.set()
@@ -148,6 +149,11 @@ def test_nonsense_is_refused() -> None:
     nonsense: Any = "loop"
     with pytest.raises(TypeError, match="loops must be an event loop, a mapping from names to loops, or None, not "):
         RuntimeCollector(nonsense)
+    with closing(asyncio.new_event_loop()) as loop:
+        mappings: list[Any] = [{"a": 3}, {3: loop}, {"a": loop, "b": None}]
+        for mapping in mappings:
+            with pytest.raises(TypeError, match="loops must map names to event loops, not "):
+                RuntimeCollector(mapping)
     with pytest.raises(RuntimeError, match="no running event loop"):
         RuntimeCollector()
 

@@ -7,11 +7,14 @@ one of its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
 from typing import Self, final
 
 from yamanote.channels import HandleClosed, WatchReceiver, watch
+from yamanote.runtime import call_site
 from yamanote.server._health_state import HealthState, PartState
 
 __all__ = ["Health", "HealthPart"]
@@ -43,16 +46,19 @@ class Health:
     True
     """
 
-    __slots__ = ("_sender",)
+    __slots__ = ("_closed", "_sender", "_site")
 
     def __init__(self) -> None:
+        self._closed = False
+        self._site = call_site()
         self._sender, receiver = watch(HealthState(MappingProxyType({}), stopping=False))
         receiver.close()
 
     @property
     def state(self) -> HealthState:
         """The newest state. Raises HandleClosed when this health was closed."""
-        return self._sender.borrow()
+        with _named():
+            return self._sender.borrow()
 
     def part(self, name: str) -> HealthPart:
         """Add a part, which is live and not ready yet: its reason is "starting".
@@ -85,7 +91,8 @@ class Health:
 
         It has seen the newest state. Raises HandleClosed when this health was closed.
         """
-        return self._sender.subscribe()
+        with _named():
+            return self._sender.subscribe()
 
     async def wait_ready(self) -> None:
         """Wait until the program is ready.
@@ -97,6 +104,7 @@ class Health:
 
     def close(self) -> None:
         """End: receivers see the last state, and then the end. May be called again."""
+        self._closed = True
         self._sender.close()
 
     def __enter__(self) -> Self:
@@ -108,10 +116,14 @@ class Health:
         self.close()
 
     def _change(self, change: Callable[[HealthState], HealthState]) -> None:
-        try:
+        with _named():
             self._sender.send_if_modified(change)
-        except HandleClosed:
-            raise HandleClosed("this Health was closed") from None
+
+    def __del__(self) -> None:
+        if not self._closed:
+            self.close()  # before the sender is dropped, which would speak of itself
+            message = f"a Health, made at {self._site}, was dropped and never closed"
+            warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
 
 
 @final
@@ -181,6 +193,15 @@ class HealthPart:
         self._health._change(change)
         if not self._open:
             raise HandleClosed(f"the part {self.name!r} was closed")
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """The sender says that it was closed: to the caller that is the health."""
+    try:
+        yield
+    except HandleClosed:
+        raise HandleClosed("this Health was closed") from None
 
 
 def _require_reason(reason: str) -> str:

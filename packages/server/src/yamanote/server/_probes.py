@@ -36,7 +36,14 @@ _HEADER = re.compile(r"([!#$%&'*+.^_`|~\w-]+):(.*)", re.ASCII)
 
 
 @overload
-def probes(health: Health, host: str | None, port: int, *, registry: CollectorRegistry | None = None) -> Server: ...
+def probes(
+    health: Health,
+    host: str | None,
+    port: int,
+    *,
+    reuse_port: bool = False,
+    registry: CollectorRegistry | None = None,
+) -> Server: ...
 @overload
 def probes(health: Health, *, path: str | os.PathLike[str], registry: CollectorRegistry | None = None) -> Server: ...
 def probes(
@@ -45,6 +52,7 @@ def probes(
     port: int | None = None,
     *,
     path: str | os.PathLike[str] | None = None,
+    reuse_port: bool = False,
     registry: CollectorRegistry | None = None,
 ) -> Server:
     """Answer over HTTP how the program does, on a port of its own: a `Server`, to be entered or awaited as `serve`.
@@ -60,8 +68,9 @@ def probes(
     takes the program for dead. So does the collecting of metrics block the loop while it takes.
 
     A client has 5 seconds for everything. `host` and `port`, or the `path` of a Unix socket, are those of `serve`, and
-    so are the errors. Raises TypeError for a `registry` that is none, and ImportError where prometheus_client is not
-    installed: it comes with `yamanote-server[metrics]`.
+    so are the errors. So is `reuse_port`, for a worker whose successor is to have the same port and starts before it
+    ends. Raises TypeError for a `registry` that is none, and ImportError where prometheus_client is not installed: it
+    comes with `yamanote-server[metrics]`.
 
     **Cancel safety:** that of `serve`.
 
@@ -93,7 +102,7 @@ def probes(
         except OSError:  # it is gone, or has had its time: what is left to send is not waited for
             writer.transport.abort()
 
-    endpoint = Endpoint(host, port, path, None, reuse_port=False, mode=None, backlog=BACKLOG)
+    endpoint = Endpoint(host, port, path, None, reuse_port=reuse_port, mode=None, backlog=BACKLOG)
     # No deadline for the end: each connection has its own.
     return Server(answer, endpoint, limit=_CONNECTIONS, refuse=False, drain=None, tls=None, stop=None)
 

@@ -52,6 +52,10 @@ class RuntimeCollector:
             loops = asyncio.get_running_loop()
         if not isinstance(loops, (asyncio.AbstractEventLoop, Mapping)):
             raise TypeError(f"loops must be an event loop, a mapping from names to loops, or None, not {loops!r}")
+        if isinstance(loops, Mapping):
+            for name, loop in dict(loops).items():
+                if not isinstance(name, str) or not isinstance(loop, asyncio.AbstractEventLoop):
+                    raise TypeError(f"loops must map names to event loops, not {name!r} to {loop!r}")
         self._loops = loops
 
     def collect(self) -> Iterator[Metric]:

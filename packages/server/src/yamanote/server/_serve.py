@@ -86,7 +86,8 @@ def serve(
     * `host` and `port`: a name or an address, None for all interfaces; port 0 lets the system choose (see
       `Server.port`). With `reuse_port` several servers can have one port, and the system spreads connections over them.
     * `path`, of a Unix socket, with `mode` as its permissions if it is given. What a dead server has left there is
-      replaced, and the file is removed at the end, unless somebody else has put another there.
+      replaced, and the file is removed at the end, unless somebody else has put another there. When that fails, the
+      loop's exception handler is told.
     * `sock`, a bound socket or several, such as one that a parent process has handed on. They are yours: the server
       works on duplicates, and leaves what nobody has accepted to whoever else has them. They no longer block.
 
@@ -301,3 +302,10 @@ class Server:
         if self._serving is None:
             raise RuntimeError("this server does not run yet: await it, or enter it with `async with`")
         return self._serving
+
+    def __repr__(self) -> str:
+        if self._serving is None:
+            return "<Server new>"
+        state = "closed" if self._serving.ended.done() else "closing" if self._serving.closing else "listening"
+        where = self._path or ", ".join(f"{host} port {port}" for host, port in self._addresses)
+        return f"<Server {state} at {where} connections={self.connections}>"

@@ -25,7 +25,8 @@ _PAUSE = 0.01
 async def bind_unix(path: str, mode: int | None, backlog: int) -> Bound:
     """Listen at `path`, in the place of a socket that a dead server has left there.
 
-    Raises OSError when that cannot be had: with `errno.EADDRINUSE`, if there is a living server, or another file.
+    Raises OSError when that cannot be had: with `errno.EADDRINUSE`, if there is a living server, or another file. A
+    socket that cannot be removed at the end is told to the exception handler of the loop.
     """
     if sys.platform == "win32":
         raise OSError(errno.EAFNOSUPPORT, f"cannot listen at {path}: there are no Unix sockets here")
@@ -64,9 +65,11 @@ if sys.platform != "win32":
             # Without a number: it is Python which finds the path too long.
             number = error.errno or errno.ENAMETOOLONG
             reason = error.strerror or "the path is longer than that of a Unix socket can be"
+            if number == errno.EADDRINUSE and not _is_socket(path):
+                reason = "it exists, and is no socket"
             raise OSError(number, f"cannot listen at {path}: {reason}") from None
         # Absolute: it is to be found again even if the program has gone to another directory.
-        remove = partial(_remove, os.path.abspath(path), _identity(path))
+        remove = partial(_remove, os.path.abspath(path), _identity(path), asyncio.get_running_loop())
         try:
             if mode is not None:
                 os.chmod(path, mode)  # before it listens: nobody gets in who may not
@@ -78,21 +81,26 @@ if sys.platform != "win32":
 
     def _is_left_over(path: str) -> bool:
         """Whether there is a socket on which nobody listens."""
-        try:
-            if not stat.S_ISSOCK(os.stat(path).st_mode):
-                return False
-        except FileNotFoundError:
+        if not _is_socket(path):
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
             asking.setblocking(False)  # a living server may be too busy to let anybody in
             return asking.connect_ex(path) == errno.ECONNREFUSED
 
-    def _remove(path: str, identity: tuple[int, int]) -> None:
+    def _is_socket(path: str) -> bool:
+        try:
+            return stat.S_ISSOCK(os.stat(path).st_mode)
+        except FileNotFoundError:
+            return False
+
+    def _remove(path: str, identity: tuple[int, int], loop: asyncio.AbstractEventLoop) -> None:
         try:
             if _identity(path) == identity:  # else somebody has put another one there
                 os.unlink(path)
-        except OSError:
-            pass  # gone already, or not ours to remove any more: the next server finds out
+        except FileNotFoundError:
+            pass  # somebody was faster
+        except OSError as error:
+            loop.call_exception_handler({"message": f"cannot remove the socket at {path}", "exception": error})
 
     def _identity(path: str) -> tuple[int, int]:
         status = os.lstat(path)
