@@ -147,6 +147,24 @@ async def test_it_ends_with_the_exit_status_of_a_program() -> None:
     assert [await child.wait() for child in children] == list(expected.values())
 
 
+@both
+async def test_a_traceback_is_written_in_one_piece_and_says_whose_it_is(method: Method) -> None:
+    # Each write is a message: who reads gets no more than one.
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    here.setblocking(False)
+    with here, there:
+        child = await execute("import os; os.dup2(s.fileno(), 2); 1 / 0", s=there, method=method)
+        assert await child.wait() == 1
+        lines = here.recv(10_000).decode().splitlines()
+    assert lines[:2] == [f"a child (process {child.pid}):", "Traceback (most recent call last):"]
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+
+
+async def test_an_error_is_shown_by_the_hook_of_the_child_if_it_has_one() -> None:
+    source = "import os, sys; sys.excepthook = lambda kind, *_: os._exit(len(kind.__name__)); 1 / 0"
+    assert await (await execute(source)).wait() == len("ZeroDivisionError")
+
+
 async def test_what_is_no_exit_status_is_an_error_of_the_child() -> None:
     for status in "256", "-1", "'0'":
         child = await afork(eval, status, method="forkserver")

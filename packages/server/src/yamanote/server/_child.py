@@ -69,6 +69,10 @@ class Child:
         ended = self._reaper.ended
         return ended.get() if ended.is_set() else None
 
+    @property
+    def _is_lost(self) -> bool:
+        return self._reaper.is_lost
+
     def send_signal(self, signum: int) -> bool:
         """Send it a signal; False if it was known to have ended, and nothing was sent.
 

@@ -47,7 +47,15 @@ else:
     except ImportError:  # Windows, where `afork` refuses to work
         ForkServerProcess = SpawnProcess
 
-__all__ = ["READY", "ChildProcess", "ForkServerChildProcess", "SpawnChildProcess", "pickle_call", "require_main"]
+__all__ = [
+    "READY",
+    "ChildProcess",
+    "ForkServerChildProcess",
+    "SpawnChildProcess",
+    "pickle_call",
+    "require_main",
+    "require_picklable",
+]
 
 READY = b"R"
 """What a child sends when it is about to call its function."""
@@ -92,6 +100,11 @@ class ChildProcess(_Process):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended, and nobody will ever know how, for the fork server had died before."""
+        return bool(self._popen.is_lost)
+
     def forget(self, exitcode: int) -> None:
         """Have `multiprocessing` forget a process that has ended with `exitcode`, whether it knows that or not."""
         self._popen.returncode = exitcode
@@ -123,7 +136,14 @@ class ChildProcess(_Process):
             self._status = _status_of(error)
         except BaseException as error:
             self._interrupted = isinstance(error, KeyboardInterrupt)
+            self._show(error)
+
+    def _show(self, error: BaseException) -> None:
+        if sys.excepthook is not sys.__excepthook__:
             sys.excepthook(type(error), error, error.__traceback__)
+        elif sys.stderr is not None:
+            # All at once, or children that fail at the same time would get into each other's lines.
+            sys.stderr.write(f"{self.name} (process {self.pid}):\n{''.join(traceback.format_exception(error))}")
 
     def _receive(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         # As they were unpickled: the numbers that the descriptors have in this process.
@@ -183,6 +203,14 @@ def pickle_call(function: Callable[..., object], args: tuple[Any, ...]) -> tuple
         raise complaint from error
     finally:
         set_spawning_popen(None)
+
+
+def require_picklable(argument: str, thing: object) -> None:
+    """Raise TypeError that names the argument if it cannot be sent to a child."""
+    try:
+        reduction.ForkingPickler.dumps(thing)
+    except Exception as error:
+        raise TypeError(f"{argument} must be something that can be pickled, not {thing!r}: {error}") from error
 
 
 def _is_shortage(error: Exception) -> bool:

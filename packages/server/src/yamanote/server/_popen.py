@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from multiprocessing import popen_fork, popen_forkserver, popen_spawn_posix
+from multiprocessing import forkserver, popen_fork, popen_forkserver, popen_spawn_posix
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
@@ -19,6 +19,9 @@ __all__ = ["ForkServerPopen", "SpawnPopen"]
 
 
 class _Popen(popen_fork.Popen):
+    is_lost = False
+    """Whether the one has died who knew the exit status. It is 255 then."""
+
     def __init__(self, process_obj: BaseProcess) -> None:
         # All that the real one does, but for the flush.
         self._fds: list[int] = []
@@ -39,4 +42,11 @@ class ForkServerPopen(_Popen, popen_forkserver.Popen):
         if flag != os.WNOHANG:
             wait([self.sentinel])
         with self._reading:
-            return super().poll()
+            # As the real one, which does not tell what nobody knows from what was said.
+            if self.returncode is None and wait([self.sentinel], 0):
+                try:
+                    self.returncode = forkserver.read_signed(self.sentinel)
+                except (OSError, EOFError):
+                    self.returncode = 255
+                    self.is_lost = True
+            return self.returncode

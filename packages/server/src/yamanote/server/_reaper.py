@@ -36,10 +36,12 @@ _PATIENCE = 100
 class Reaper:
     """Watches a process that has started, on the running loop, and sets `ended` to its exit status."""
 
-    __slots__ = ("_is_reaped", "_lock", "_loop", "_owner", "_pidfd", "_process", "_signs", "_tries", "ended")
+    __slots__ = ("_is_reaped", "_lock", "_loop", "_owner", "_pidfd", "_process", "_signs", "_tries", "ended", "is_lost")
 
     def __init__(self, process: ChildProcess, pid: int) -> None:
         self.ended = SetOnce[int]()
+        self.is_lost = False
+        """Whether it has ended, and the fork server had died before, which would have known how."""
         self._process = process
         self._owner = os.getpid()
         # The collector may come by while it is held, and want to `bury`.
@@ -112,6 +114,7 @@ class Reaper:
                 self._tries += 1
                 self._loop.call_later(_REST, self._reap)
                 return
+            self.is_lost = self._process.is_lost
             self._clear_away(_UNKNOWN if exitcode is None else exitcode)
 
     def _reap_killed(self) -> None:

@@ -13,7 +13,7 @@ from threading import current_thread, main_thread
 from typing import Any, Literal
 
 from yamanote.runtime import Runtime
-from yamanote.server._child_process import pickle_call, require_main
+from yamanote.server._child_process import pickle_call, require_main, require_picklable
 from yamanote.server._fleet import Fleet
 from yamanote.server._signums import require_signals
 from yamanote.server._strategy import require_restart
@@ -126,6 +126,7 @@ def start_server(
         raise RuntimeError("start_server() needs the main thread: signals arrive nowhere else")
     if workers == "processes":
         require_main(worker)
+        require_picklable("loop_factory", loop_factory)
 
     def make_worker(index: int) -> Worker:
         if workers == "threads":

@@ -82,7 +82,7 @@ class Worker(ABC):
         except CancelledError:
             await self.stop(SIGTERM)
             raise
-        raise self._error(f"{ending(self._exitcode)} before it was ready")
+        raise self._error(f"{self._ending()} before it was ready")
 
     async def wait(self) -> None:
         """Wait until it has ended, also when that was not in order. **Cancel safety:** does nothing to the worker."""
@@ -91,16 +91,16 @@ class Worker(ABC):
 
     def death(self) -> WorkerError | None:
         """Why a worker has ended which nobody has told to, unless that was in order."""
-        return None if self._exitcode == 0 else self._error(ending(self._exitcode))
+        return None if self._exitcode == 0 else self._error(self._ending())
 
     def farewell(self) -> WorkerError | None:
         """What was wrong with the end of a worker that was told to stop."""
         if self._late:
-            return self._error(f"did not stop within {self._grace:g} seconds, and {ending(self._exitcode)}")
+            return self._error(f"did not stop within {self._grace:g} seconds, and {self._ending()}")
         # A signal to the whole process group may have been quicker than we were.
         if self._exitcode in (0, -(self._told or SIGTERM), -SIGTERM):
             return None
-        return self._error(f"{ending(self._exitcode)} when it was to stop")
+        return self._error(f"{self._ending()} when it was to stop")
 
     def begin_to_stop(self, signum: Signals) -> None:
         """Tell it to stop, and see to it that it does. Later calls do nothing."""
@@ -151,6 +151,9 @@ class Worker(ABC):
         except TimeoutError:
             return False
         return True
+
+    def _ending(self) -> str:
+        return ending(self._exitcode)
 
     def _error(self, what: str) -> WorkerError:
         return WorkerError(f"{self} {what}", self.index, self._exitcode)

@@ -25,12 +25,13 @@ from typing import Literal, final
 from yamanote.runtime import contextualize, run, signals
 from yamanote.server._afork import start_child
 from yamanote.server._child import Child, ChildStartError
-from yamanote.server._worker import LAST_SECONDS, TERMINATED, Worker, ending
+from yamanote.server._worker import LAST_SECONDS, TERMINATED, Worker, WorkerError, ending, log
 from yamanote.server._worker_life import WorkerFunction, WorkerLife
 
 __all__ = ["ProcessWorker"]
 
 _READY = b"r"
+_LOST = "ended with an unknown status, as the fork server has died"
 _TERMINATE = 0
 """An order in one byte. All others are the numbers of signals."""
 
@@ -65,7 +66,11 @@ class ProcessWorker(Worker):
             with theirs:
                 name = f"worker {self.index}"
                 self._child = await start_child(
-                    _live, (theirs, *self._args), name=name, method=self._method, blocked=(SIGTERM, *self._ignored)
+                    _live,
+                    (_Guard(self._grace), theirs, *self._args),
+                    name=name,
+                    method=self._method,
+                    blocked=(SIGTERM, *self._ignored),
                 )
         except BaseException as error:
             line.close()
@@ -86,6 +91,16 @@ class ProcessWorker(Worker):
         exitcode = await self._child.wait()
         self._hang_up()
         return exitcode
+
+    def farewell(self) -> WorkerError | None:
+        if self._child._is_lost and not self._late:
+            # It has ended in time. Whatever it has failed with, it has shown.
+            log.warning("%s %s", self, self._ending())
+            return None
+        return super().farewell()
+
+    def _ending(self) -> str:
+        return _LOST if self._child._is_lost else super()._ending()
 
     def _heard(self) -> None:
         try:
@@ -126,7 +141,18 @@ class ProcessWorker(Worker):
 # ---------------------------------------------------------------- in the process of the worker
 
 
+class _Guard:
+    """Begins when it is unpickled in the worker, before anything else of it, which may block already."""
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+
+    def __reduce__(self) -> tuple[Callable[[float], list[object]], tuple[float]]:
+        return _end_with_parent, (self._grace,)
+
+
 def _live(
+    kept: list[object],
     line: socket.socket,
     function: WorkerFunction,
     index: int,
@@ -139,10 +165,11 @@ def _live(
         # A function and not SIG_IGN, which the programs that the worker starts would inherit.
         signal.signal(signum, _do_nothing)
     life = WorkerLife(function, index, args)
-    threading.Thread(target=_watch_parent, args=(life, grace), name="parent of the worker", daemon=True).start()
+    # A socket that it shares with others need not be closed by the worker: it is not collected as a forgotten one.
+    kept.append(life)
     with line:
         try:
-            run(_obeying(life, line, ignored), loop_factory=loop_factory, shutdown_timeout=grace)
+            run(_obeying(life, line, ignored, grace), loop_factory=loop_factory, shutdown_timeout=grace)
         except CancelledError:
             if not life.cancelled:
                 raise
@@ -150,7 +177,7 @@ def _live(
     return 0
 
 
-async def _obeying(life: WorkerLife, line: socket.socket, ignored: Iterable[Signals]) -> None:
+async def _obeying(life: WorkerLife, line: socket.socket, ignored: Iterable[Signals], grace: float) -> None:
     loop = asyncio.get_running_loop()
     line.setblocking(False)
 
@@ -172,6 +199,8 @@ async def _obeying(life: WorkerLife, line: socket.socket, ignored: Iterable[Sign
                 life.tell(Signals(order))
         if not orders:  # the parent has died
             loop.remove_reader(line)
+            life.tell(SIGTERM)
+            loop.call_later(grace, life.cancel)
 
     loop.add_reader(line, heard)
     try:
@@ -189,15 +218,21 @@ async def _tell_of(arrived: AsyncIterable[Signals], life: WorkerLife) -> None:
         life.tell(signum)
 
 
-def _watch_parent(life: WorkerLife, grace: float) -> None:
-    """Stop the worker as the parent would, when that has died. In a thread, as the loop may be what does not stop."""
+def _end_with_parent(grace: float) -> list[object]:
+    """See to it that this worker does not outlive its parent for long; return a list that lives as long as the worker.
+
+    In a thread, as the main one may be what does not stop.
+    """
+    kept: list[object] = []
+    threading.Thread(target=_wait_and_die, args=(grace, kept), name="parent of the worker", daemon=True).start()
+    return kept
+
+
+def _wait_and_die(grace: float, kept: list[object]) -> None:
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
-        life.tell(SIGTERM)
-        time.sleep(grace)
-        life.cancel()
-        time.sleep(LAST_SECONDS)
+        time.sleep(grace + LAST_SECONDS)
         os.kill(os.getpid(), SIGKILL)
 
 
