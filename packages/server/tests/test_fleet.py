@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -108,15 +109,19 @@ class Stage:
         run(main(), clock=VirtualClock())
 
 
-def test_after_too_many_restarts_the_others_are_stopped_all_at_once() -> None:
+def test_after_too_many_restarts_the_others_are_stopped_all_at_once(caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage(4, "one_for_one", max_restarts=0)
+    told: list[str] = []
 
     async def scene() -> None:
         stage["2.0"].end(1)
+        await asyncio.sleep(0.1)
+        told.extend(caplog.messages)  # before the others have ended
 
     with pytest.raises(SupervisorError):
         stage.play(scene)
 
+    assert told == ["2.0 ended with exit status 1; no restart is left: stopping all workers"]
     assert stage.log[0] == "2.0 ends"
     assert sorted(stage.log[1:4]) == ["0.0 is told SIGTERM", "1.0 is told SIGTERM", "3.0 is told SIGTERM"]
     assert sorted(stage.log[4:]) == ["0.0 ends", "1.0 ends", "3.0 ends"]
@@ -189,4 +194,99 @@ def test_when_several_do_not_start_one_is_raised_and_the_others_are_in_the_log(
     with pytest.raises(WorkerError) as raised:
         stage.play(lambda: asyncio.sleep(0))
 
-    assert sorted([str(raised.value), *caplog.messages]) == [f"{index}.0 is broken" for index in range(3)]
+    assert caplog.messages[-1] == f"{raised.value}; the start has failed"
+    assert sorted([str(raised.value), *caplog.messages[:-1]]) == [f"{index}.0 is broken" for index in range(3)]
+
+
+def test_a_worker_that_is_not_ready_in_time_is_told_to_stop_and_the_log_says_so_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage(1, "one_for_one")
+    stage.farewell_seconds = 10.5
+
+    def slow(worker: Puppet) -> bool:
+        worker.opened.set()
+        return False
+
+    stage.by_itself = slow
+    with pytest.raises(WorkerError):
+        stage.play(lambda: asyncio.sleep(0))
+
+    assert caplog.messages == [
+        "0.0 was not ready within 60 seconds: stopping it",
+        "0.0 did not stop within 10 seconds: terminating it",
+        "0.0 was not ready within 60 seconds; the start has failed",
+    ]
+
+
+def test_the_log_tells_a_reload_from_its_beginning_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(2, "one_for_one")
+    told: list[str] = []
+
+    async def scene() -> None:
+        caplog.clear()
+        signal.raise_signal(SIGHUP)
+        await asyncio.sleep(5)
+        told.extend(caplog.messages)
+        signal.raise_signal(SIGTERM)
+
+    with caplog.at_level(logging.INFO, "yamanote"):
+        stage.play(scene)
+
+    assert told == [
+        "SIGHUP: replacing the workers, one after the other",
+        *("0.1 is ready", "0.0 has ended", "1.1 is ready", "1.0 has ended"),
+        "SIGHUP: all workers have been replaced",
+    ]
+
+
+def test_a_worker_that_ends_in_order_is_restarted_and_the_log_says_both(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(1, "one_for_one")
+
+    async def scene() -> None:
+        caplog.clear()
+        stage["0.0"].end(0)
+        await asyncio.sleep(0.1)
+        signal.raise_signal(SIGTERM)
+
+    with caplog.at_level(logging.INFO, "yamanote"):
+        stage.play(scene)
+
+    assert caplog.messages == [
+        *("0.0 has ended, and is restarted", "0.1 is ready"),
+        *("SIGTERM: stopping 1 worker", "0.1 has ended"),
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "exitcode"), [(0.04, 0), (0.06, -9)])
+def test_two_signals_at_nearly_the_same_time_are_one_request(seconds: float, exitcode: int) -> None:
+    stage = Stage(1, "one_for_one")
+
+    async def scene() -> None:
+        signal.raise_signal(SIGTERM)
+        await asyncio.sleep(seconds)
+        signal.raise_signal(SIGTERM)
+
+    stage.play(scene)
+
+    assert stage["0.0"].ended.result() == exitcode
+    assert stage.fleet.last_signal == (None if exitcode == 0 else SIGTERM)
+
+
+def test_a_worker_and_its_successor_count_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(1, "one_for_one")
+    stage.farewell_seconds = 10.5
+
+    async def scene() -> None:
+        signal.raise_signal(SIGHUP)
+        await stage["0.0"].told.wait()
+        signal.raise_signal(SIGTERM)
+
+    with caplog.at_level(logging.INFO, "yamanote"), pytest.raises(ExceptionGroup) as raised:
+        stage.play(scene)
+
+    assert "SIGTERM: stopping 1 worker" in caplog.messages
+    assert raised.value.message == "1 of 1 worker has failed"
+    assert sorted(map(str, raised.value.exceptions)) == [
+        f"0.{life} did not stop within 10 seconds, and ended with exit status 143" for life in range(2)
+    ]

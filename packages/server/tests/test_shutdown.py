@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
@@ -19,6 +20,7 @@ import pytest
 
 from yamanote.runtime import JoinError, TaskGroup, run, spawn_blocking, yield_now
 from yamanote.server import Shutdown, Subsystem, serve
+from yamanote.server._signums import SAME_REQUEST_SECONDS
 from yamanote.time import VirtualClock
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals of one's own")
@@ -902,6 +904,7 @@ async def test_a_second_signal_means_now_and_gives_the_signals_back(log: Log, ca
 
     async def stubborn(subsystem: Subsystem) -> None:
         await subsystem.stopping()
+        await asyncio.sleep(SAME_REQUEST_SECONDS + 0.01)
         signal.raise_signal(signal.SIGTERM)
         try:
             await asyncio.Event().wait()
@@ -917,6 +920,26 @@ async def test_a_second_signal_means_now_and_gives_the_signals_back(log: Log, ca
     assert shutdown.signal is signal.SIGINT and shutdown.cut_short == ("stubborn", "database")
     assert sorted(log[1:]) == ["database is cancelled", "now"]
     assert caplog.messages == ["SIGTERM has arrived: cancelled before they had ended: 'stubborn', 'database'"]
+
+
+@posix
+@pytest.mark.parametrize(("seconds", "cut"), [(0.04, ()), (0.06, ("saving",))])
+def test_two_signals_at_nearly_the_same_time_are_one_request(seconds: float, cut: tuple[str, ...]) -> None:
+    async def saving(subsystem: Subsystem) -> None:
+        subsystem.started()
+        await subsystem.stopping()
+        await asyncio.sleep(seconds)
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(1)
+
+    async def main() -> Shutdown:
+        async with Shutdown() as shutdown:
+            await shutdown.start(saving)
+            signal.raise_signal(signal.SIGTERM)
+        return shutdown
+
+    shutdown = on_virtual_clock(main)
+    assert shutdown.signal is signal.SIGTERM and shutdown.cut_short == cut
 
 
 @posix
@@ -1060,6 +1083,7 @@ def test_a_third_signal_ends_a_program_that_does_not_even_let_itself_be_cancelle
         assert process.stdout is not None
         for line in ("ready\n", "web\n", "no\n"):
             assert process.stdout.readline() == line
+            time.sleep(SAME_REQUEST_SECONDS + 0.01)
             process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
         assert process.returncode == -signal.SIGTERM

@@ -14,8 +14,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR1, Signals
 from typing import Any
@@ -23,7 +24,8 @@ from typing import Any
 import pytest
 
 from yamanote.runtime import run
-from yamanote.server import WorkerError, main, server, start_server
+from yamanote.server import SupervisorError, WorkerError, main, server, start_server
+from yamanote.server._signums import SAME_REQUEST_SECONDS
 
 if sys.platform == "win32":
     pytest.skip("needs a POSIX system", allow_module_level=True)
@@ -32,7 +34,7 @@ HOST = "127.0.0.1"
 
 BEGINNING = '''
 import asyncio, contextlib, glob, logging, os, signal, socket, sys, time
-from yamanote.server import main, server, start_server
+from yamanote.server import main, serve, server, start_server
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
@@ -207,7 +209,7 @@ async def worker(loop, index, args):
     listener, word = args
     if os.path.exists("broken"):
         raise LookupError("the new version is broken")
-    async with await asyncio.start_server(answer, sock=listener):
+    async with serve(answer, sock=listener):  # it drains, which that of asyncio does not before Python 3.12
         signum = yield
     say(f"[{index}] stopped by {signum.name} with {word}")
 
@@ -274,7 +276,8 @@ def test_workers_are_replaced_when_killed_and_on_sighup_and_no_client_is_refused
     # One is told to stop from elsewhere: that is in order, and it is replaced.
     (tmp_path / "broken").unlink()
     os.kill(second[0], SIGTERM)
-    shared.wait_for(r"\[0\] stopped by SIGTERM with a word")
+    shared.wait_for(rf"worker 0 \(process {second[0]}\) has ended, and is restarted")
+    assert "[0] stopped by SIGTERM with a word" in shared.said
     shared.wait_for(r"worker 0 .* is ready")
 
     # Somebody kills the fork server: how the workers end is not known, but that they do is enough.
@@ -330,7 +333,7 @@ if __name__ == "__main__":
     [
         ("exit", 60, "ended with exit status 3 before it was ready"),
         ("port", 60, "ended with exit status 1 before it was ready"),
-        ("hang", 1, "was not ready within 1 seconds"),
+        ("hang", 1, "was not ready within 1 second"),
     ],
 )
 def test_a_worker_that_does_not_start_is_the_end_of_all(
@@ -342,6 +345,8 @@ def test_a_worker_that_does_not_start_is_the_end_of_all(
         assert failing.end() == 1
     assert re.search(rf"^yamanote.*WorkerError: worker \d .*{problem}$", failing.said[-1])
     assert failing.count("address already in use") == (how == "port")
+    assert failing.count("was not ready within 1 second: stopping it") == (how == "hang")
+    assert len([line for line in failing.said if line.endswith(f"{problem}; the start has failed")]) == 1
     assert failing.count("torn down by WorkerError") == 1
     assert failing.count("as before: True []") == 1
     assert failing.count("_fleet.py") == 0  # the traceback that counts is the worker's
@@ -443,6 +448,7 @@ def test_a_second_signal_kills_all_at_once(program: Callable[..., Program]) -> N
 
     stubborn.send(SIGTERM)
     stubborn.wait_for("SIGTERM: stopping")
+    time.sleep(SAME_REQUEST_SECONDS + 0.01)
     stubborn.send(SIGINT)
 
     assert stubborn.end() == 128 + SIGINT
@@ -499,6 +505,9 @@ def test_a_thread_that_does_not_end_is_shown_and_left_behind(program: Callable[.
     assert stubborn.end() == 1
     said = str(stubborn)
     assert re.search(r"worker 2 \(thread\) is left behind: (.|\n)*program.py:\d+ in worker", said)
+    assert "worker 1 (thread) did not stop within 0.3 seconds: cancelling it" in said
+    assert "worker 2 (thread) did not stop when it was cancelled: leaving it behind" in said
+    assert not re.search("terminat|kill", said)
     assert "WorkerError: worker 1 (thread) did not stop within 0.3 seconds, and ended with exit status 143" in said
     assert "WorkerError: worker 2 (thread) did not stop within 0.3 seconds, and was left behind" in said
     assert "worker 0" not in said.partition("ExceptionGroup")[2]
@@ -528,6 +537,7 @@ def test_too_many_restarts_are_the_end_and_the_last_lines_say_so(program: Callab
 
     assert crashing.end() == 1
     assert crashing.count("ended with exit status 1, and is restarted") == 2
+    assert crashing.count("ended with exit status 1; no restart is left: stopping all workers") == 1
     assert crashing.count("LookupError: out of luck") == 3
     assert "SupervisorError: 'worker 0'" in str(crashing)
     assert "failed after 2 restarts within 60 seconds" in str(crashing)
@@ -719,6 +729,32 @@ def test_a_worker_that_has_ended_by_itself_is_restarted_only_when_it_is_permanen
     start_server(worker, workers="threads", restart=restart)
 
     assert started == lives
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "deaths", "enough"), [(1, 3, True), (1, 4, False), (4, 4, True), (4, 5, False)]
+)
+def test_by_default_three_restarts_are_allowed_or_one_for_each_worker(
+    num_workers: int, deaths: int, enough: bool
+) -> None:
+    lives: list[int] = []
+
+    @server
+    async def worker(loop: asyncio.AbstractEventLoop, index: int, args: list[Any]) -> AsyncGenerator[None, Signals]:
+        task = asyncio.current_task()
+        assert task is not None
+        lives.append(index)
+        if lives.count(0) <= deaths and index == 0:
+            loop.call_soon(task.cancel)
+        elif index == 0:
+            stop()
+        with suppress(asyncio.CancelledError):
+            yield
+
+    with nullcontext() if enough else pytest.raises(SupervisorError):
+        start_server(worker, num_workers=num_workers, workers="threads", period=60)
+
+    assert lives.count(0) == (deaths + 1 if enough else deaths)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), SystemExit("a reason"), LookupError("a bug")])

@@ -377,7 +377,7 @@ async def test_the_backoff_delays_each_restart_and_begins_anew_after_a_long_life
         await sleep(31)
         supervisor.stop()
     assert lives == [0, 0.5 + 1, 2 + 2, 4.5 + 4, 28.5 + 1]
-    assert "is restarted in 4.0 seconds" in stage.reports[2]
+    assert "is restarted in 4 seconds" in stage.reports[2]
 
 
 @virtual
@@ -559,6 +559,27 @@ async def test_what_fails_before_it_has_started_is_raised_by_start_and_forgotten
         supervisor.stop()
     assert not stage.errors
     assert stage.taken() == "+a -a"
+
+
+async def test_start_refuses_a_function_that_cannot_take_started_if_it_says_so() -> None:
+    async def plain() -> None: ...
+
+    async def port(started: Started[None], number: int) -> None: ...
+
+    class Silent:
+        __signature__ = 1
+
+        async def __call__(self, started: Started[None]) -> None:
+            started()
+
+    problem = r"start\(\) needs a function that can take started, and the arguments, not <function .*"
+    async with Supervisor() as supervisor:
+        with pytest.raises(TypeError, match=f"{problem}plain.*: too many positional arguments"):
+            await supervisor.start(plain)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=f"{problem}port.*: missing a required argument: 'number'"):
+            await supervisor.start(port)  # type: ignore[arg-type]
+        assert repr(supervisor) == "<Supervisor open children=0>"
+        await supervisor.start(Silent(), restart="temporary")
 
 
 @pytest.mark.parametrize("pause", [0, 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from signal import SIGINT, SIGTERM, Signals
 from typing import Any
@@ -27,7 +28,8 @@ async def worker(loop: object, index: int, args: list[list[object]]) -> AsyncGen
 
 
 @main
-def setup(events: list[object]) -> Generator[str, Signals]:
+def setup(events: list[object] | None = None) -> Generator[str, Signals]:
+    assert events is not None
     events.append("set up")
     try:
         events.append((yield "value"))
@@ -84,12 +86,12 @@ async def test_a_worker_and_a_main_yield_exactly_once() -> None:
     closed: list[str] = []
 
     @server
-    async def never() -> AsyncGenerator[None, Signals]:
+    async def never(*args: object) -> AsyncGenerator[None, Signals]:
         if closed:
             yield
 
     @server
-    async def twice() -> AsyncGenerator[None, Signals]:
+    async def twice(*args: object) -> AsyncGenerator[None, Signals]:
         yield
         try:
             yield
@@ -128,6 +130,43 @@ def test_only_generator_functions_can_be_decorated(wrong: Any) -> None:
         server(wrong)
     with pytest.raises(TypeError, match="@main needs a generator function"):
         main(wrong)
+
+
+async def too_few(loop: object, index: int) -> AsyncGenerator[None, Signals]:
+    yield
+
+
+async def too_many(loop: object, index: int, args: object, more: object) -> AsyncGenerator[None, Signals]:
+    yield
+
+
+async def by_name(loop: object, index: int, *, args: object) -> AsyncGenerator[None, Signals]:
+    yield
+
+
+@pytest.mark.parametrize("wrong", [too_few, too_many, by_name])
+def test_a_function_that_cannot_be_a_worker_is_refused_when_it_is_decorated(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"can take a loop, an index, and a list, not <function {wrong.__name__} .*: "):
+        server(wrong)
+
+
+def test_a_function_that_needs_arguments_is_no_main() -> None:
+    def needy(port: int) -> Generator[None, Signals]:
+        yield
+
+    with pytest.raises(
+        TypeError, match=r"called without arguments, not .*needy.*: missing a required argument: 'port'"
+    ):
+        main(needy)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated when the function is made")
+def test_what_annotations_mean_is_of_no_interest_to_the_decorators() -> None:
+    names: dict[str, Any] = {}
+    source = "async def worker(loop, index, args: Unknown):\n    yield\ndef setup() -> Unknown:\n    yield"
+    exec(compile(source, "annotated", "exec", dont_inherit=True), names)
+
+    assert server(names["worker"]) and main(names["setup"])
 
 
 def test_the_two_decorators_are_not_mixed_up() -> None:

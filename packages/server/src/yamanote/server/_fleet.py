@@ -15,6 +15,8 @@ from signal import SIGTERM, Signals
 from typing import Any, Literal, final
 
 from yamanote.runtime import CancelScope, Started, TaskGroup, contextualize, signals
+from yamanote.server._counted import counted
+from yamanote.server._signums import SAME_REQUEST_SECONDS
 from yamanote.server._supervised_task import SupervisedTask
 from yamanote.server._supervisor import Supervisor, what_is_done
 from yamanote.server._worker import Worker, WorkerError, log
@@ -49,6 +51,7 @@ class Fleet:
         self._all_started = asyncio.Event()
         self._told: list[Worker] | None = None
         self._dead: list[WorkerError] = []
+        self._stopped_at = 0.0
         self.stop_signal: Signals | None = None
         """The first stop signal."""
         self.last_signal: Signals | None = None
@@ -68,7 +71,10 @@ class Fleet:
             farewells = [worker.farewell() for worker in self._told or ()]
             failures = self._dead + [failure for failure in farewells if failure is not None]
             if failures:
-                raise ExceptionGroup(f"{len(failures)} of {len(self._places)} workers have failed", failures)
+                # During a reload there may be two for a place.
+                count = len({failure.index for failure in failures})
+                have = "has" if count == 1 else "have"
+                raise ExceptionGroup(f"{count} of {counted(len(self._places), 'worker')} {have} failed", failures)
 
     def kill(self) -> None:
         """End all processes now, without an event loop: it is gone, and nobody is left to wait."""
@@ -92,9 +98,12 @@ class Fleet:
                 failure, *others = errors.exceptions
                 for other in others:
                     log.error("%s", other)
+                log.error("%s; the start has failed", failure)
                 self._supervisor.stop()
                 self._tell_all(SIGTERM)
             except CancelledError:  # the supervisor ends us first, and then one child after the other
+                if (given_up := self._supervisor._error) is not None:
+                    log.error("%s; no restart is left: stopping all workers", given_up.exceptions[0])
                 self._tell_all(SIGTERM)
                 raise
         if failure is not None:
@@ -144,7 +153,7 @@ class Fleet:
     def _bury(self, worker: Worker) -> None:
         death = worker.death()
         if death is None:
-            log.info("%s has ended", worker)
+            log.info("%s has ended%s", worker, ", and is restarted" if self._restart == "permanent" else "")
             return
         if self._restart == "temporary":
             self._dead.append(death)
@@ -159,12 +168,14 @@ class Fleet:
         async for signum in arrived:
             if self.stop_signal is None:
                 self._stop(signum)
-            else:
+            elif asyncio.get_running_loop().time() >= self._stopped_at + SAME_REQUEST_SECONDS:
                 self._stop_now(signum)
 
     def _stop(self, signum: Signals) -> None:
-        log.info("%s: stopping %d workers", signum.name, len(self._workers))
+        count = len({worker.index for worker in self._workers})
+        log.info("%s: stopping %s", signum.name, counted(count, "worker"))
         self.stop_signal = signum
+        self._stopped_at = asyncio.get_running_loop().time()
         self._supervisor.stop()
         self._tell_all(signum)
 
@@ -172,7 +183,7 @@ class Fleet:
         self.last_signal = signum
         left = [worker for worker in self._workers if worker.open]
         names = ", ".join(map(str, left))
-        log.error("a second signal, %s: killing %s", signum.name, names)
+        log.error("a second signal, %s%s", signum.name, f": {left[0].killing.format(names)}" if left else "")
         for worker in left:
             worker.kill()
 
@@ -206,6 +217,8 @@ class Fleet:
                         strange = None if isinstance(error, WorkerError) else error
                         log.error("%s; the workers that are left to replace serve on", error, exc_info=strange)
                         break
+                else:
+                    log.info("%s: all workers have been replaced", signum.name)
 
     async def _replace(self, place: _Place, signum: Signals) -> None:
         old = place.worker

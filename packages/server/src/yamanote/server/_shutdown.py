@@ -19,8 +19,9 @@ from types import TracebackType
 from typing import Any, final
 
 from yamanote.runtime import CancellationToken, CancelScope, SignalListener, Waiter, signals
+from yamanote.server._counted import counted
 from yamanote.server._request_again import request_again
-from yamanote.server._signums import require_signals
+from yamanote.server._signums import SAME_REQUEST_SECONDS, require_signals
 from yamanote.server._subsystem import ErrorPolicy, Parent, require_policy, require_timeout
 
 __all__ = ["Shutdown"]
@@ -45,7 +46,8 @@ class Shutdown(Parent):
 
     A second signal, or a second cancellation of the block, means now: all who are left are cancelled at once. From then
     on signals are as they were before the block, so that another one ends a program that is stuck. Which signals the
-    two are makes no difference.
+    two are makes no difference. One that comes within 0.05 seconds of the first belongs to the same request, and does
+    nothing.
 
     `on_error` says what the error of a subsystem does, unless that has its own: ``"shutdown"`` begins the shutdown, and
     the error is raised at the end; with ``"report"`` it goes to the exception handler of the loop, and the others go
@@ -91,6 +93,7 @@ class Shutdown(Parent):
         "_signums",
         "_state",
         "_timeout",
+        "_signalled_at",
         "_watcher",
         "cut_short",
         "signal",
@@ -127,6 +130,7 @@ class Shutdown(Parent):
         self._idle: asyncio.Future[None] | None = None
         self._signals: SignalListener | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._signalled_at = 0.0
         self._watcher = _Watcher(self)
         self.token = CancellationToken()
         self.signal = None
@@ -253,7 +257,10 @@ class Shutdown(Parent):
         if self._state != "open" or self._signals is None:
             return
         if first:
+            self._signalled_at = self._loop.time()
             self.begin(f"{signum.name} has arrived")
+            self._signals.register(_Ear(self))
+        elif self._loop.time() < self._signalled_at + SAME_REQUEST_SECONDS:
             self._signals.register(_Ear(self))
         else:
             self._signals.close()
@@ -323,7 +330,7 @@ class Shutdown(Parent):
         """The deadline of `parent` has passed: cancel what is left of it, and return the error that says so."""
         told, waiting = parent._unfinished()
         self._record_as_cut(told + waiting)
-        message = f"{what} did not end within {timeout} seconds: {in_words(told)}"
+        message = f"{what} did not end within {counted(timeout, 'second')}: {in_words(told)}"
         if waiting:
             message += f"; and, before it was their turn, {in_words(waiting)}"
         _logger.warning("%s", message)

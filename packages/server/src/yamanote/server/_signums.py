@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from signal import Signals
 
-__all__ = ["require_signals"]
+__all__ = ["SAME_REQUEST_SECONDS", "require_signals"]
+
+SAME_REQUEST_SECONDS = 0.05
+"""A signal that comes so soon after the first one asks for nothing new.
+
+It comes of one and the same request: programs such as `timeout` signal a process, and then the group that it is in.
+"""
 
 
 def require_signals(argument: str, signums: Iterable[int]) -> tuple[Signals, ...]:

@@ -42,7 +42,7 @@ def start_server(
     reload_signals: Iterable[int] = _RELOAD_SIGNALS,
     strategy: Literal["one_for_one", "one_for_all", "rest_for_one"] = "one_for_one",
     restart: Literal["permanent", "transient", "temporary"] = "permanent",
-    max_restarts: int = 3,
+    max_restarts: int | None = None,
     period: float = 5.0,
     backoff: Schedule | None = None,
     start_timeout: float | None = 60.0,
@@ -59,13 +59,15 @@ def start_server(
     the end.
 
     A worker that ends later is restarted as by `Supervisor`, which explains `strategy`, `restart`, `max_restarts`,
-    `period` and `backoff`. Too many restarts are the end.
+    `period` and `backoff`. Too many restarts are the end. They are counted for all workers together; so
+    `max_restarts` is by default 3, or `num_workers` if that is more.
 
     The first of the `stop_signals` is told to all workers; it comes back from their `yield`. A worker that has not
     ended in `grace` seconds is cancelled, and gets SIGTERM; a second later it is killed. A second stop signal kills all
-    at once. A thread cannot be killed: it is cancelled, and then left behind, with a line in the log that shows where
-    it is. The `reload_signals` replace the workers one after the other: the next is told to stop when its successor is
-    ready. All signals are for the process that has called this; in the workers they do nothing.
+    at once; one that comes within 0.05 seconds of the first belongs to the same request, and does nothing. A thread
+    cannot be killed: it is cancelled, and then left behind, with a line in the log that shows where it is. The
+    `reload_signals` replace the workers one after the other: the next is told to stop when its successor is ready. All
+    signals are for the process that has called this; in the workers they do nothing.
 
     `loop_factory` makes the loops of the workers, by default those of `run`.
 
@@ -119,6 +121,8 @@ def start_server(
     if twice := set(stopping) & set(reloading):
         raise ValueError(f"reload_signals must be others than the stop_signals, but both have {min(twice).name}")
     require_restart(restart)
+    if max_restarts is None:
+        max_restarts = max(3, num_workers)
     supervisor = Supervisor(strategy, max_restarts=max_restarts, period=period, backoff=backoff, name="workers")
     if _get_running_loop() is not None:
         raise RuntimeError("start_server() starts loops of its own, but one is running in this thread")

@@ -19,9 +19,11 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVarTuple, Unpack, final
 
 from yamanote.runtime import CancelScope, JoinError, Started, cancel_and_wait, shield_wait, start_task
+from yamanote.server._counted import counted
 from yamanote.server._request_again import request_again
 from yamanote.server._strategy import Intensity, Restart, Strategy, concerned, require_restart, require_strategy
 from yamanote.server._supervised_task import SupervisedTask
+from yamanote.server._takes import require_takes
 from yamanote.time import Schedule, sleep_until
 
 __all__ = ["Supervisor", "SupervisorError", "what_is_done"]
@@ -132,7 +134,7 @@ class Supervisor:
             raise TypeError(f"backoff must be a Schedule, or None for no delay, not {backoff!r}")
         self._strategy: Strategy = strategy
         self._intensity = Intensity(max_restarts, period)
-        self._limits = f"{max_restarts} restarts within {period} seconds"
+        self._limits = f"{counted(max_restarts, 'restart')} within {counted(period, 'second')}"
         self._period = period
         self._backoff = backoff
         self._name = name
@@ -182,7 +184,8 @@ class Supervisor:
         of others. When it is restarted, the next one is not started before it has called ``started()`` again; to fail
         before is then a death like any other.
 
-        Raises RuntimeError when the child ends without having called it, JoinError when it is cancelled before, as it
+        Raises TypeError for a function that cannot take `started` and the arguments, as far as its signature tells,
+        RuntimeError when the child ends without having called it, JoinError when it is cancelled before, as it
         is when the supervisor stops, and what `spawn` raises.
 
         **Cancel safety:** when the call is cancelled, so is this child, even if it has just started; the cancellation
@@ -348,6 +351,8 @@ class Supervisor:
                 function.close()  # it will never run: no warning that it was never awaited
             raise TypeError(f"{method}() needs an async function, which it can call again, not {function!r}")
         require_restart(restart)
+        if method == "start":
+            require_takes(function, (None, *args), "start() needs a function that can take started, and the arguments")
         if self._state != "open":
             reason = "it is being stopped" if self._state == "stopping" else "it is not open"
             raise RuntimeError(f"{self!r} takes no children: {reason}")
@@ -446,7 +451,7 @@ class Supervisor:
             self._give_up(child, error, "when its back-off had ended")
             return
         if error is not None:
-            self._report(f"{label}, and is restarted" + (f" in {delay} seconds" if delay else ""), error)
+            self._report(f"{label}, and is restarted" + _in_seconds(delay), error)
         child._phase = "down"
         child._not_before = now + delay
         for other in concerned(self._strategy, self._children, child):
@@ -545,6 +550,10 @@ class Supervisor:
 def what_is_done(report: str) -> str:
     """The end of a report about a child, for whoever has better words for who has failed: ", and is restarted"."""
     return report.partition(_FAILED)[2]
+
+
+def _in_seconds(delay: float) -> str:
+    return f" in {counted(float(f'{delay:.3g}'), 'second')}" if delay else ""
 
 
 def _unannounced(child: SupervisedTask) -> RuntimeError:

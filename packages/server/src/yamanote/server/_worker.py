@@ -13,8 +13,10 @@ from abc import ABC, abstractmethod
 from asyncio import CancelledError
 from logging import getLogger
 from signal import SIGTERM, Signals
+from typing import ClassVar
 
 from yamanote.runtime import start_task
+from yamanote.server._counted import counted
 
 __all__ = ["LAST_SECONDS", "TERMINATED", "Worker", "WorkerError", "ending", "log"]
 
@@ -53,6 +55,11 @@ class WorkerError(RuntimeError):
 class Worker(ABC):
     """One attempt at a worker; the next one is another object."""
 
+    terminating: ClassVar[tuple[str, str]] = "terminating", "terminated"
+    """What is done to one that is late, in words: doing so, and done."""
+    killing: ClassVar[str] = "killing {}"
+    """What is done to whom in the end."""
+
     def __init__(self, index: int, grace: float) -> None:
         self.index = index
         self._label = f"worker {index}"
@@ -77,8 +84,11 @@ class Worker(ABC):
                     return
                 await self.wait()
         except TimeoutError:
+            assert timeout is not None
+            late = f"was not ready within {counted(timeout, 'second')}"
+            log.warning("%s %s: stopping it", self, late)
             await self.stop(SIGTERM)
-            raise self._error(f"was not ready within {timeout:g} seconds") from None
+            raise self._error(late) from None
         except CancelledError:
             await self.stop(SIGTERM)
             raise
@@ -96,7 +106,7 @@ class Worker(ABC):
     def farewell(self) -> WorkerError | None:
         """What was wrong with the end of a worker that was told to stop."""
         if self._late:
-            return self._error(f"did not stop within {self._grace:g} seconds, and {self._ending()}")
+            return self._error(f"did not stop within {counted(self._grace, 'second')}, and {self._ending()}")
         # A signal to the whole process group may have been quicker than we were.
         if self._exitcode in (0, -(self._told or SIGTERM), -SIGTERM):
             return None
@@ -134,13 +144,16 @@ class Worker(ABC):
     async def _stop(self, signum: Signals) -> None:
         self._tell(signum)
         if await self._ends_within(self._grace):
+            if self.farewell() is None:
+                log.info("%s %s", self, self._ending_in_order())
             return
         self._late = True
-        log.warning("%s did not stop within %g seconds of %s: terminating it", self, self._grace, signum.name)
+        doing, done = self.terminating
+        log.warning("%s did not stop within %s: %s it", self, counted(self._grace, "second"), doing)
         self._terminate()
         if await self._ends_within(LAST_SECONDS):
             return
-        log.error("%s did not stop when it was terminated: killing it", self)
+        log.error("%s did not stop when it was %s: %s", self, done, self.killing.format("it"))
         self.kill()
         await self.wait()
 
@@ -154,6 +167,9 @@ class Worker(ABC):
 
     def _ending(self) -> str:
         return ending(self._exitcode)
+
+    def _ending_in_order(self) -> str:
+        return "has ended"
 
     def _error(self, what: str) -> WorkerError:
         return WorkerError(f"{self} {what}", self.index, self._exitcode)

@@ -14,6 +14,8 @@ from signal import SIGTERM, Signals
 from types import TracebackType
 from typing import Generic, ParamSpec, TypeVar, final
 
+from yamanote.server._takes import require_takes
+
 __all__ = ["MainContext", "WorkerContext", "main", "require_made_by", "server"]
 
 T = TypeVar("T")
@@ -30,7 +32,7 @@ def server(function: Callable[P, AsyncGenerator[T, Signals]], /) -> Callable[P, 
 
     Called by hand, the result is a context manager, which does all that without any process; see `WorkerContext`.
 
-    Raises TypeError for what is not an async generator function.
+    Raises TypeError for what is not an async generator function, or cannot take those three.
 
     >>> from signal import SIGINT
     >>> @server
@@ -47,6 +49,7 @@ def server(function: Callable[P, AsyncGenerator[T, Signals]], /) -> Callable[P, 
     """
     if not inspect.isasyncgenfunction(function):
         raise TypeError(f"@server needs an async generator function, one with a yield, not {function!r}")
+    require_takes(function, (None, 0, []), "@server needs a function that can take a loop, an index, and a list")
 
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> WorkerContext[T]:
@@ -66,7 +69,7 @@ def main(function: Callable[P, Generator[T, Signals, object]], /) -> Callable[P,
 
     Not to be mixed up with `yamanote.runtime.main`, the decorator of a program's async main function.
 
-    Raises TypeError for what is not a generator function.
+    Raises TypeError for what is not a generator function, or needs arguments.
 
     >>> @main
     ... def setup():
@@ -81,6 +84,7 @@ def main(function: Callable[P, Generator[T, Signals, object]], /) -> Callable[P,
     """
     if not inspect.isgeneratorfunction(function):
         raise TypeError(f"@main needs a generator function, a plain one with a yield, not {function!r}")
+    require_takes(function, (), "@main needs a function that can be called without arguments")
 
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> MainContext[T]:

@@ -25,7 +25,7 @@ from typing import Literal, final
 from yamanote.runtime import contextualize, run, signals
 from yamanote.server._afork import start_child
 from yamanote.server._child import Child, ChildStartError
-from yamanote.server._worker import LAST_SECONDS, TERMINATED, Worker, WorkerError, ending, log
+from yamanote.server._worker import LAST_SECONDS, TERMINATED, Worker, WorkerError, ending
 from yamanote.server._worker_life import WorkerFunction, WorkerLife
 
 __all__ = ["ProcessWorker"]
@@ -94,10 +94,11 @@ class ProcessWorker(Worker):
 
     def farewell(self) -> WorkerError | None:
         if self._child._is_lost and not self._late:
-            # It has ended in time. Whatever it has failed with, it has shown.
-            log.warning("%s %s", self, self._ending())
-            return None
+            return None  # it has ended in time; whatever it has failed with, it has shown
         return super().farewell()
+
+    def _ending_in_order(self) -> str:
+        return _LOST if self._child._is_lost else super()._ending_in_order()
 
     def _ending(self) -> str:
         return _LOST if self._child._is_lost else super()._ending()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from contextvars import Context
 from signal import Signals
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from yamanote.runtime import dump, run
 from yamanote.server._worker import TERMINATED, Worker, log
@@ -29,6 +29,9 @@ __all__ = ["ThreadWorker"]
 @final
 class ThreadWorker(Worker):
     """A daemon thread, so that one which is left behind does not keep the program from ending."""
+
+    terminating: ClassVar[tuple[str, str]] = "cancelling", "cancelled"
+    killing: ClassVar[str] = "leaving {} behind"
 
     def __init__(
         self,
