@@ -165,6 +165,7 @@ if TYPE_CHECKING:
     from .runtime import record_spawn_sites as record_spawn_sites
     from .runtime import refuse_loop_thread as refuse_loop_thread
     from .runtime import remaining as remaining
+    from .runtime import request_again as request_again
     from .runtime import require_function as require_function
     from .runtime import run as run
     from .runtime import run_errand as run_errand
@@ -589,6 +590,7 @@ _AREA_OF = {
     "repeat": "streams",
     "repeat_periodically": "time",
     "repeat_with": "streams",
+    "request_again": "runtime",
     "require_function": "runtime",
     "retry": "time",
     "run": "runtime",
@@ -885,6 +887,7 @@ __all__ = [
     "repeat",
     "repeat_periodically",
     "repeat_with",
+    "request_again",
     "require_function",
     "retry",
     "run",

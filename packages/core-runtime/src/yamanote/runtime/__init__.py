@@ -95,6 +95,7 @@ from yamanote.runtime._stepping import coro_continue as coro_continue
 from yamanote.runtime._stepping import coro_is_blocked as coro_is_blocked
 from yamanote.runtime._stepping import coro_start as coro_start
 from yamanote.runtime._task import make_task as make_task
+from yamanote.runtime._task import request_again as request_again
 from yamanote.runtime._task import start_task as start_task
 from yamanote.runtime._task_scope import Supervisor as Supervisor
 from yamanote.runtime._task_scope import TaskScope as TaskScope
@@ -205,6 +206,7 @@ __all__ = [
     "record_spawn_sites",
     "refuse_loop_thread",
     "remaining",
+    "request_again",
     "require_function",
     "run",
     "run_errand",

@@ -21,7 +21,7 @@ from yamanote.runtime._eager_start import start_now
 if TYPE_CHECKING:  # its module needs this one
     from yamanote.runtime._workers import Worker
 
-__all__ = ["make_task", "start_task"]
+__all__ = ["make_task", "request_again", "start_task"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -199,8 +199,13 @@ def _cancel_now(future: asyncio.Future[Any], reason: str | None) -> None:
 def request_again(task: asyncio.Task[Any], requests: int) -> None:
     """Cancel the running `task` once more, at its next await: an error has taken the place of its CancelledError.
 
-    Not if whoever asked has taken that back by then: there have to be more than these `requests`. They stay as many.
+    For blocks that raise an error instead. Nothing happens if whoever asked has taken that back by then, as a timeout
+    around the block does: `task.cancelling()` has to be more than these `requests`, which there were before the block.
+    They stay as many.
+
+    **Threads:** for the thread of the task.
     """
+    # In a callback, as on 3.11 and 3.12 nothing takes back what has been asked of a running task.
     task.get_loop().call_soon(_request_again_now, task, requests)
 
 

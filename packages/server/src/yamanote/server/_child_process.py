@@ -55,6 +55,7 @@ __all__ = [
     "pickle_call",
     "require_main",
     "require_picklable",
+    "status_of",
 ]
 
 READY = b"R"
@@ -133,7 +134,7 @@ class ChildProcess(_Process):
             function, args = self._receive()
             self._status = _as_status(function(*args))
         except SystemExit as error:
-            self._status = _status_of(error)
+            self._status = status_of(error)
         except BaseException as error:
             self._interrupted = isinstance(error, KeyboardInterrupt)
             self._show(error)
@@ -328,7 +329,8 @@ def _as_status(result: object) -> int:
     return int(result)
 
 
-def _status_of(error: SystemExit) -> int:
+def status_of(error: SystemExit) -> int:
+    """The exit status that it asks for; what is no number is shown, and stands for 1."""
     if error.code is None:
         return 0
     if isinstance(error.code, int):

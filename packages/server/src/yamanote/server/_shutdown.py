@@ -18,9 +18,8 @@ from signal import SIGINT, SIGTERM, Signals
 from types import TracebackType
 from typing import Any, final
 
-from yamanote.runtime import CancellationToken, CancelScope, SignalListener, Waiter, signals
+from yamanote.runtime import CancellationToken, CancelScope, SignalListener, Waiter, request_again, signals
 from yamanote.server._counted import counted
-from yamanote.server._request_again import request_again
 from yamanote.server._signums import SAME_REQUEST_SECONDS, require_signals
 from yamanote.server._subsystem import ErrorPolicy, Parent, require_policy, require_timeout
 

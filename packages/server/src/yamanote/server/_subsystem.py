@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+from abc import ABC, abstractmethod
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVarTuple, Unpack, final
 
-from yamanote.runtime import CancellationToken, JoinError, TaskTracker, require_function, start_task
+from yamanote.runtime import CancellationToken, JoinError, TaskTracker, require_function, shield_wait, start_task
 
 if TYPE_CHECKING:  # its module needs this one
     from yamanote.server._shutdown import Shutdown
@@ -30,7 +31,7 @@ Ts = TypeVarTuple("Ts")
 ErrorPolicy: TypeAlias = Literal["shutdown", "report"]
 
 
-class Parent:
+class Parent(ABC):
     """What subsystems are started in: a `Shutdown`, or another `Subsystem`."""
 
     __slots__ = ("__weakref__", "_children", "_is_cut", "_loop", "_on_error", "_order", "_reason", "_root")
@@ -97,7 +98,7 @@ class Parent:
             if failure is not None:  # it was on its way here
                 subsystem._report(failure)
             subsystem._cut("its start was cancelled")
-            await subsystem._outlast()
+            await shield_wait(subsystem._ended)
             raise
         except GeneratorExit:  # thrown away, and cannot wait any more
             subsystem._cut("its start was cancelled")
@@ -155,18 +156,18 @@ class Parent:
         else:
             self._children_stopped()
 
+    @abstractmethod
     def _children_stopped(self) -> None:
         """Those that were there when the turn came have ended."""
-        raise NotImplementedError
 
     def _child_ended(self, child: Subsystem) -> None:
         del self._children[child]
         self._go_on()
         self._check()
 
+    @abstractmethod
     def _check(self) -> None:
         """Something has ended: look whether that was the last."""
-        raise NotImplementedError
 
     def _cut(self, reason: str | None) -> None:
         """Cancel all that is left."""
@@ -186,9 +187,9 @@ class Parent:
         return told, waiting
 
     @property
+    @abstractmethod
     def _called(self) -> str:
         """How it is called in messages."""
-        raise NotImplementedError
 
 
 @final
@@ -404,20 +405,6 @@ class Subsystem(Parent):
     @property
     def _called(self) -> str:
         return self.name
-
-    async def _outlast(self) -> None:
-        """Wait until it has ended, however often the caller is cancelled meanwhile."""
-        cancelled: CancelledError | None = None
-        while not self._ended.done():
-            try:
-                await asyncio.shield(self._ended)
-            except CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            try:
-                raise cancelled
-            finally:
-                del cancelled  # no reference cycle with the traceback
 
     def _require_open(self) -> None:
         super()._require_open()

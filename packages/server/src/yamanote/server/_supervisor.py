@@ -18,9 +18,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVarTuple, Unpack, final
 
-from yamanote.runtime import CancelScope, JoinError, Started, cancel_and_wait, shield_wait, start_task
+from yamanote.runtime import CancelScope, JoinError, Started, cancel_and_wait, request_again, shield_wait, start_task
 from yamanote.server._counted import counted
-from yamanote.server._request_again import request_again
 from yamanote.server._strategy import Intensity, Restart, Strategy, concerned, require_restart, require_strategy
 from yamanote.server._supervised_task import SupervisedTask
 from yamanote.server._takes import require_takes

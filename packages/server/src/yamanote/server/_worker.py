@@ -15,7 +15,7 @@ from logging import getLogger
 from signal import SIGTERM, Signals
 from typing import ClassVar
 
-from yamanote.runtime import start_task
+from yamanote.runtime import shield_wait, start_task
 from yamanote.server._counted import counted
 
 __all__ = ["LAST_SECONDS", "TERMINATED", "Worker", "WorkerError", "ending", "log"]
@@ -124,17 +124,8 @@ class Worker(ABC):
         **Cancel safety:** a cancellation changes nothing, as a stop has deadlines; it is raised when that is over.
         """
         self.begin_to_stop(signum)
-        cancelled: CancelledError | None = None
-        while self._stopping is not None and not self._stopping.done():
-            try:
-                await asyncio.shield(self._stopping)
-            except CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            try:
-                raise cancelled
-            finally:
-                del cancelled  # no reference cycle with the traceback
+        if self._stopping is not None:
+            await shield_wait(self._stopping)
 
     def kill(self) -> None:
         """End it now. Somebody has to wait for it all the same."""

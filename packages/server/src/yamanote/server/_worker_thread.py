@@ -20,6 +20,7 @@ from signal import Signals
 from typing import Any, ClassVar, final
 
 from yamanote.runtime import dump, run
+from yamanote.server._child_process import status_of
 from yamanote.server._worker import TERMINATED, Worker, log
 from yamanote.server._worker_life import WorkerFunction, WorkerLife
 
@@ -100,7 +101,7 @@ class ThreadWorker(Worker):
                 )
             exitcode = 0
         except SystemExit as error:
-            exitcode = _exit_status(error)
+            exitcode = status_of(error)
         except BaseException as error:
             if isinstance(error, CancelledError) and self._life.cancelled:
                 exitcode = TERMINATED
@@ -135,13 +136,3 @@ def _duplicate(original: socket.socket) -> socket.socket:
     if original.gettimeout() is not None:
         duplicate.settimeout(original.gettimeout())
     return duplicate
-
-
-def _exit_status(error: SystemExit) -> int:
-    """What the process would end with, if this were one."""
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        return error.code & 0xFF
-    print(error.code, file=sys.stderr)
-    return 1

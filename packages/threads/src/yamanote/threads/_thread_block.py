@@ -15,9 +15,9 @@ from asyncio import CancelledError
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, final
+from typing import final
 
-from yamanote.runtime import CancelScope, JoinError, contextualize, refuse_loop_thread
+from yamanote.runtime import CancelScope, JoinError, contextualize, refuse_loop_thread, request_again
 from yamanote.sync import Event
 from yamanote.threads._loop_thread import LoopThread, call_target, discard, label_of, require_target
 
@@ -128,7 +128,9 @@ class ThreadBlock:
         try:
             if outcome.error is not None and not outcome.cancelled:
                 if self._scope is not None and isinstance(interruption or error, CancelledError):
-                    _cancel_again_soon(self._requests)
+                    task = asyncio.current_task()
+                    assert task is not None  # whose cancellation this is
+                    request_again(task, self._requests)
                 context = outcome.error.__context__
                 try:
                     raise outcome.error
@@ -182,23 +184,6 @@ class ThreadBlock:
 def not_entered(block: object) -> RuntimeError:
     """The error for who leaves `block` without having entered it."""
     return RuntimeError(f"{block!r} has not been entered")
-
-
-def _cancel_again_soon(requests: int) -> None:
-    """Cancel the running task at its next await: an error has taken the place of its cancellation.
-
-    Unless whoever asked has taken that back by then, and there are no more than these `requests`.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    task.get_loop().call_soon(_cancel_again, task, requests)
-
-
-def _cancel_again(task: asyncio.Task[Any], requests: int) -> None:
-    # To cancel a task that has failed meanwhile would do nothing but keep asyncio from reporting its error.
-    if task.cancelling() > requests and not task.done():
-        task.uncancel()
-        task.cancel()
 
 
 @final
