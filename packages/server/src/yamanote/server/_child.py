@@ -6,7 +6,6 @@ Invariant: a child is stopped by who has its handle, or, when nobody has it any 
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
 import warnings
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any, final
 from yamanote.runtime import Waiter, finish_within, shield_wait
 from yamanote.server._child_process import ChildProcess
 from yamanote.server._reaper import Reaper
+from yamanote.server._seconds import require_seconds
 
 __all__ = ["Child", "ChildStartError"]
 
@@ -109,10 +109,7 @@ class Child:
 
         **Cancel safety:** it is killed now, and the cancellation is raised when it was reaped.
         """
-        if grace is not None and (isinstance(grace, bool) or not isinstance(grace, (int, float))):
-            raise TypeError(f"grace must be a number of seconds or None, not {grace!r}")
-        if grace is not None and not (grace >= 0 and math.isfinite(grace)):
-            raise ValueError(f"grace must be 0 or more seconds, or None for no end, not {grace}")
+        require_seconds("grace", grace, none="no end")
         self.terminate()
         try:
             with suppress(TimeoutError):

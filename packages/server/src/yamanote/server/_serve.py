@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import socket
 import ssl
@@ -13,6 +12,7 @@ from typing import Literal, final, overload
 
 from yamanote.runtime import CancellationToken, cancel_and_wait, start_task
 from yamanote.server._endpoint import BACKLOG, Endpoint, require_tls
+from yamanote.server._seconds import require_seconds
 from yamanote.server._served import Handler
 from yamanote.server._serving import Serving
 
@@ -127,10 +127,7 @@ def serve(
         raise ValueError(f"limit must be at least 1, not {limit}")
     if at_limit not in ("wait", "refuse"):
         raise ValueError(f"at_limit must be 'wait' or 'refuse', not {at_limit!r}")
-    if drain is not None and (isinstance(drain, bool) or not isinstance(drain, (int, float))):
-        raise TypeError(f"drain must be a number of seconds or None, not {drain!r}")
-    if drain is not None and not (drain >= 0 and math.isfinite(drain)):
-        raise ValueError(f"drain must be 0 or more seconds, or None for no deadline, not {drain}")
+    require_seconds("drain", drain, none="no deadline")
     if stop is not None and not isinstance(stop, CancellationToken):
         raise TypeError(f"stop must be a CancellationToken, not {stop!r}")
     tls = require_tls(tls)

@@ -20,8 +20,9 @@ from typing import Any, final
 
 from yamanote.runtime import CancellationToken, CancelScope, SignalListener, Waiter, request_again, signals
 from yamanote.server._counted import counted
+from yamanote.server._seconds import require_seconds
 from yamanote.server._signums import SAME_REQUEST_SECONDS, require_signals
-from yamanote.server._subsystem import ErrorPolicy, Parent, require_policy, require_timeout
+from yamanote.server._subsystem import ErrorPolicy, Parent, require_policy
 
 __all__ = ["Shutdown"]
 
@@ -113,7 +114,7 @@ class Shutdown(Parent):
         signals: Iterable[int] = (SIGINT, SIGTERM),
         on_error: ErrorPolicy = "shutdown",
     ) -> None:
-        require_timeout(timeout)
+        require_seconds("timeout", timeout, none="no deadline")
         require_policy(on_error)
         super().__init__(on_error)
         self._root = self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 from asyncio import AbstractEventLoop, _get_running_loop
@@ -15,6 +14,7 @@ from typing import Any, Literal
 from yamanote.runtime import Runtime
 from yamanote.server._child_process import pickle_call, require_main, require_picklable
 from yamanote.server._fleet import Fleet
+from yamanote.server._seconds import require_seconds
 from yamanote.server._signums import require_signals
 from yamanote.server._strategy import require_restart
 from yamanote.server._supervisor import Supervisor
@@ -111,9 +111,8 @@ def start_server(
         raise ValueError(f"method must be 'spawn' or 'forkserver', not {method!r}")
     if loop_factory is not None and not callable(loop_factory):
         raise TypeError(f"loop_factory must be a function that makes an event loop, or None, not {loop_factory!r}")
-    if start_timeout is not None:
-        _require_seconds("start_timeout", start_timeout)
-    _require_seconds("grace", grace)
+    require_seconds("start_timeout", start_timeout, none="no deadline")
+    require_seconds("grace", grace)
     stopping = require_signals("stop_signals", stop_signals)
     reloading = require_signals("reload_signals", reload_signals)
     if not stopping:
@@ -204,10 +203,3 @@ def _ignoring(signums: Iterable[Signals]) -> Iterator[None]:
 
 
 def _do_nothing(signum: int, frame: object) -> None: ...
-
-
-def _require_seconds(argument: str, seconds: float) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{argument} must be a number of seconds, not {seconds!r}")
-    if not 0 <= seconds < math.inf:  # nan neither
-        raise ValueError(f"{argument} must be a number of seconds, not {seconds!r}")

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 from abc import ABC, abstractmethod
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVarTuple, Unpack, final
 
 from yamanote.runtime import CancellationToken, JoinError, TaskTracker, require_function, shield_wait, start_task
+from yamanote.server._seconds import require_seconds
 
 if TYPE_CHECKING:  # its module needs this one
     from yamanote.server._shutdown import Shutdown
 
-__all__ = ["ErrorPolicy", "Parent", "Subsystem", "require_policy", "require_timeout"]
+__all__ = ["ErrorPolicy", "Parent", "Subsystem", "require_policy"]
 
 Ts = TypeVarTuple("Ts")
 
@@ -119,7 +119,7 @@ class Parent(ABC):
         require_function(function)
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, not {name!r}")
-        require_timeout(timeout)
+        require_seconds("timeout", timeout, none="no deadline")
         if on_error is not None:
             require_policy(on_error)
         self._require_open()
@@ -426,15 +426,6 @@ class Subsystem(Parent):
         else:
             state = "running"
         return f"<Subsystem {self.name!r} {state}>"
-
-
-def require_timeout(timeout: float | None) -> None:
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
-    if not (timeout >= 0 and math.isfinite(timeout)):
-        raise ValueError(f"timeout must be 0 or more seconds, or None for no deadline, not {timeout}")
 
 
 def require_policy(on_error: str) -> None:
